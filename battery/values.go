@@ -1,0 +1,30 @@
+package battery
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// setDefault sets *field to value when it is nil.
+func setDefault[T any](field **T, value *T) {
+	if *field == nil {
+		*field = value
+	}
+}
+
+// merge returns a new map with the entries of both; those of over win.
+func merge(base, over map[string]string) map[string]string {
+	out := make(map[string]string, len(base)+len(over))
+	maps.Copy(out, base)
+	maps.Copy(out, over)
+	return out
+}
+
+// digest returns a short fingerprint of s that fits a label or annotation.
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:8])
+}
