@@ -68,11 +68,29 @@ const UserID = 65532
 // Owner is the field manager of everything the platform applies.
 const Owner = "emerald"
 
-// Labels that the platform puts on what it applies.
+// LabelBattery is the label on everything the platform applies, and on the pods
+// of its workloads. It holds the name of the battery an object belongs to.
+const LabelBattery = "emerald.dev/battery"
+
+// AnnotationSite is the annotation on the pods of the platform's workloads that
+// holds the [SiteSettings.Fingerprint] of the settings they were started with.
+const AnnotationSite = "emerald.dev/site"
+
+// The shared workloads and where they live.
 const (
-	// LabelBattery holds the name of the battery an object belongs to.
-	LabelBattery = "emerald.dev/battery"
+	// SystemNamespace holds what belongs to no single battery.
+	SystemNamespace = "emerald-system"
+	// ControllersWorkload is the Deployment, and its service account, that runs
+	// the batteries whose Where is Controllers.
+	ControllersWorkload = "emerald-controllers"
+	// NodeWorkload is the DaemonSet, and its service account, that runs the
+	// batteries whose Where is EveryNode.
+	NodeWorkload = "emerald-node"
 )
+
+// ConditionOf returns the type of the pod condition by which a pod of a shared
+// workload reports that the battery called name does its job there.
+func ConditionOf(name string) string { return "emerald.dev/" + name }
 
 // NamespaceOf returns the namespace of the battery called name.
 func NamespaceOf(name string) string { return "emerald-" + name }

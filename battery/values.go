@@ -1,10 +1,6 @@
 package battery
 
-import (
-	"crypto/sha256"
-	"encoding/hex"
-	"maps"
-)
+import "maps"
 
 func ptr[T any](v T) *T { return &v }
 
@@ -21,10 +17,4 @@ func merge(base, over map[string]string) map[string]string {
 	maps.Copy(out, base)
 	maps.Copy(out, over)
 	return out
-}
-
-// digest returns a short fingerprint of s that fits a label or annotation.
-func digest(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:8])
 }

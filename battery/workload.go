@@ -1,11 +1,16 @@
 package battery
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -28,8 +33,11 @@ const SiteFile = "/etc/emerald/site.json"
 // It adds, unless Manifests returned one of the same kind and name:
 //   - the Namespace emerald-<name>, enforcing Pod Security "restricted";
 //   - the ServiceAccount <name> in it;
-//   - for Where == Own, the ConfigMap "site" and a Deployment <name> with
-//     Site.Replicas copies.
+//   - for Where == Own, the ConfigMap "site", a Deployment <name> with
+//     Site.Replicas copies, and a PodDisruptionBudget that lets one copy go at
+//     a time;
+//   - otherwise the Role and RoleBinding that let the shared workload
+//     impersonate that ServiceAccount, and nobody else.
 //
 // A Deployment, StatefulSet or DaemonSet called <name> in the namespace is
 // completed: every field that Manifests left empty gets its default. The
@@ -56,10 +64,16 @@ func Complete(b *Battery, s Site) ([]kube.Object, error) {
 	r := rendering{battery: b, site: s, objects: objs}
 	r.addNamespace()
 	r.addServiceAccount()
-	if b.Where == Own {
+	switch b.Where {
+	case Own:
 		if err := r.addWorkload(); err != nil {
 			return nil, fmt.Errorf("render battery %q: %w", b.Name, err)
 		}
+		r.addBudget()
+	case Controllers:
+		r.addImpersonation(ControllersWorkload)
+	case EveryNode:
+		r.addImpersonation(NodeWorkload)
 	}
 	return r.finish()
 }
@@ -71,7 +85,8 @@ func Selector(name string) map[string]string {
 }
 
 // SiteSettings is the part of a Site that reaches a battery's process through
-// [SiteFile].
+// [SiteFile]. Replicas is there for whoever asks, but its change alone rolls
+// nothing: a machine that joins must not restart every battery.
 type SiteSettings struct {
 	Domain          string          `json:"domain"`
 	Image           string          `json:"image"`
@@ -81,6 +96,23 @@ type SiteSettings struct {
 	RegistryAddress string          `json:"registryAddress"`
 	DataDir         string          `json:"dataDir,omitempty"`
 	Config          json.RawMessage `json:"config,omitempty"`
+
+	// Batteries holds, in the file of a shared workload, the Config of each
+	// battery it runs, by name; null for one without. Config is empty then.
+	Batteries map[string]json.RawMessage `json:"batteries,omitempty"`
+}
+
+// Fingerprint returns a short digest of everything whose change must restart
+// the processes that read the settings. It is the value of the annotation
+// [AnnotationSite] on their pods.
+func (s SiteSettings) Fingerprint() (string, error) {
+	s.Replicas = 0
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("encode the settings: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8]), nil
 }
 
 // Settings returns what of the site goes into [SiteFile].
@@ -157,7 +189,11 @@ func (r *rendering) addWorkload() error {
 	})
 
 	selector := &metav1.LabelSelector{MatchLabels: Selector(name)}
-	complete := func(t *corev1.PodTemplateSpec) { r.completePod(t, string(raw)) }
+	fingerprint, err := settings.Fingerprint()
+	if err != nil {
+		return err
+	}
+	complete := func(t *corev1.PodTemplateSpec) { r.completePod(t, fingerprint) }
 	if d, ok := find[*appsv1.DaemonSet](r.objects, name); ok {
 		d.Spec.Selector = selector
 		complete(&d.Spec.Template)
@@ -179,16 +215,54 @@ func (r *rendering) addWorkload() error {
 	}
 	d.Spec.Selector = selector
 	setDefault(&d.Spec.Replicas, &r.site.Replicas)
+	setDefault(&d.Spec.RevisionHistoryLimit, ptr(int32(2)))
 	complete(&d.Spec.Template)
 	return nil
 }
 
-func (r *rendering) completePod(t *corev1.PodTemplateSpec, settings string) {
+// addBudget keeps a drain from taking the last copy while there are two, and
+// never blocks one: a single copy may always be moved.
+func (r *rendering) addBudget() {
+	name := r.battery.Name
+	_, have := find[*policyv1.PodDisruptionBudget](r.objects, name)
+	_, daemons := find[*appsv1.DaemonSet](r.objects, name)
+	if have || daemons {
+		return
+	}
+	r.objects = append(r.objects, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MaxUnavailable:             ptr(intstr.FromInt32(1)),
+			Selector:                   &metav1.LabelSelector{MatchLabels: Selector(name)},
+			UnhealthyPodEvictionPolicy: ptr(policyv1.AlwaysAllow),
+		},
+	})
+}
+
+// addImpersonation lets the shared workload act as the battery's account.
+func (r *rendering) addImpersonation(workload string) {
+	r.objects = append(r.objects,
+		&rbacv1.Role{
+			ObjectMeta: metav1.ObjectMeta{Name: workload},
+			Rules: []rbacv1.PolicyRule{{
+				APIGroups: []string{""}, Resources: []string{"serviceaccounts"},
+				ResourceNames: []string{r.battery.Name}, Verbs: []string{"impersonate"},
+			}},
+		},
+		&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: workload},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: workload},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: SystemNamespace, Name: workload}},
+		})
+}
+
+func (r *rendering) completePod(t *corev1.PodTemplateSpec, fingerprint string) {
 	name := r.battery.Name
 	t.Labels = merge(t.Labels, Selector(name))
 	t.Labels = merge(t.Labels, map[string]string{LabelBattery: name})
-	t.Annotations = merge(t.Annotations, map[string]string{"emerald.dev/site": digest(settings)})
+	t.Annotations = merge(t.Annotations, map[string]string{AnnotationSite: fingerprint})
 	p := &t.Spec
+	setDefault(&p.EnableServiceLinks, ptr(false))
 	if p.ServiceAccountName == "" {
 		p.ServiceAccountName = name
 	}
@@ -226,9 +300,8 @@ func (r *rendering) completePod(t *corev1.PodTemplateSpec, settings string) {
 	if len(c.Args) == 0 {
 		c.Args = []string{"run", name}
 	}
-	c.VolumeMounts = append(c.VolumeMounts,
-		corev1.VolumeMount{Name: "site", MountPath: "/etc/emerald", ReadOnly: true},
-		corev1.VolumeMount{Name: "tmp", MountPath: "/tmp"})
+	addMount(c, corev1.VolumeMount{Name: "site", MountPath: "/etc/emerald", ReadOnly: true})
+	addMount(c, corev1.VolumeMount{Name: "tmp", MountPath: "/tmp"})
 	setDefault(&c.ReadinessProbe, probe("/readyz", 1, 3))
 	setDefault(&c.LivenessProbe, probe("/livez", 10, 6))
 	setDefault(&c.StartupProbe, probe("/readyz", 1, 120))
@@ -238,7 +311,9 @@ func (r *rendering) completePod(t *corev1.PodTemplateSpec, settings string) {
 			corev1.ResourceMemory: resource.MustParse("32Mi"),
 		}
 	}
-	c.Env = append(c.Env, downward("POD_NAME", "metadata.name"), downward("POD_IP", "status.podIP"), downward("NODE_NAME", "spec.nodeName"))
+	addEnv(c, "POD_NAME", "metadata.name")
+	addEnv(c, "POD_IP", "status.podIP")
+	addEnv(c, "NODE_NAME", "spec.nodeName")
 	setDefault(&c.SecurityContext, &corev1.SecurityContext{})
 	setDefault(&c.SecurityContext.AllowPrivilegeEscalation, ptr(false))
 	setDefault(&c.SecurityContext.ReadOnlyRootFilesystem, ptr(true))
@@ -257,7 +332,7 @@ func (r *rendering) finish() ([]kube.Object, error) {
 		if err := kube.SetKind(o); err != nil {
 			return nil, fmt.Errorf("render battery %q: %w", r.battery.Name, err)
 		}
-		if o.GetNamespace() == "" && kube.Namespaced(o) {
+		if o.GetNamespace() == "" && kube.Namespaced(o, r.objects...) {
 			o.SetNamespace(r.site.Namespace)
 		}
 		o.SetLabels(merge(o.GetLabels(), map[string]string{LabelBattery: r.battery.Name}))
@@ -294,6 +369,18 @@ func probe(path string, period, failures int32) *corev1.Probe {
 	}
 }
 
-func downward(name, path string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+// addMount mounts m unless something is mounted there.
+func addMount(c *corev1.Container, m corev1.VolumeMount) {
+	if !slices.ContainsFunc(c.VolumeMounts, func(h corev1.VolumeMount) bool { return h.MountPath == m.MountPath }) {
+		c.VolumeMounts = append(c.VolumeMounts, m)
+	}
+}
+
+// addEnv sets a variable from a field of the pod unless it is set.
+func addEnv(c *corev1.Container, name, path string) {
+	if !slices.ContainsFunc(c.Env, func(h corev1.EnvVar) bool { return h.Name == name }) {
+		c.Env = append(c.Env, corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
+			FieldRef: &corev1.ObjectFieldSelector{FieldPath: path},
+		}})
+	}
 }

@@ -1,6 +1,11 @@
 package kube
 
-import "slices"
+import (
+	"slices"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
 
 // applyOrder ranks the kinds that others depend on; every other kind comes
 // after them in the order it was rendered.
@@ -13,17 +18,43 @@ var applyOrder = []string{
 // those of the platform's own and its batteries' APIs.
 var clusterScoped = []string{
 	"Namespace", "CustomResourceDefinition", "PriorityClass", "ClusterRole", "ClusterRoleBinding",
-	"StorageClass", "CSIDriver", "VolumeSnapshotClass", "RuntimeClass", "IngressClass", "APIService",
+	"StorageClass", "CSIDriver", "VolumeSnapshotClass", "VolumeAttributesClass", "RuntimeClass", "IngressClass",
+	"APIService", "DeviceClass", "FlowSchema", "PriorityLevelConfiguration", "ServiceCIDR", "IPAddress",
 	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
 	"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding",
 	"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration",
-	"ClusterTrustBundle", "PersistentVolume", "GatewayClass", "ClusterIssuer", "Platform",
+	"ClusterTrustBundle", "ClusterNetworkPolicy", "PersistentVolume", "GatewayClass", "ClusterIssuer", "Platform",
 }
 
 // Namespaced tells whether objects of o's kind live in a namespace. The kind
-// must be set. A kind it does not know is taken to be namespaced.
-func Namespaced(o Object) bool {
-	return !slices.Contains(clusterScoped, o.GetObjectKind().GroupVersionKind().Kind)
+// must be set. A kind it does not know is taken to be namespaced, unless one of
+// the definitions among others says that it is not.
+func Namespaced(o Object, others ...Object) bool {
+	gvk := o.GetObjectKind().GroupVersionKind()
+	for _, other := range others {
+		group, kind, scope := definition(other)
+		if group == gvk.Group && kind == gvk.Kind && scope != "" {
+			return scope == string(apiextensionsv1.NamespaceScoped)
+		}
+	}
+	return !slices.Contains(clusterScoped, gvk.Kind)
+}
+
+// definition returns what kind a CustomResourceDefinition, typed or not,
+// defines, and its scope. All are empty for another object.
+func definition(o Object) (group, kind, scope string) {
+	switch crd := o.(type) {
+	case *apiextensionsv1.CustomResourceDefinition:
+		return crd.Spec.Group, crd.Spec.Names.Kind, string(crd.Spec.Scope)
+	case *unstructured.Unstructured:
+		if crd.GetKind() != "CustomResourceDefinition" {
+			return "", "", ""
+		}
+		group, _, _ = unstructured.NestedString(crd.Object, "spec", "group")
+		kind, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "kind")
+		scope, _, _ = unstructured.NestedString(crd.Object, "spec", "scope")
+	}
+	return group, kind, scope
 }
 
 // SortForApply orders objects so that each comes after what it depends on,
@@ -31,6 +62,12 @@ func Namespaced(o Object) bool {
 func SortForApply(objs []Object) {
 	slices.SortStableFunc(objs, func(a, b Object) int { return rank(a) - rank(b) })
 }
+
+// Basic tells whether objects of o's kind may be applied before anything else
+// of the platform works: namespaces, definitions, rights, settings, services.
+// The rest are workloads, which start something, and custom resources, which
+// somebody must serve.
+func Basic(o Object) bool { return rank(o) < len(applyOrder) }
 
 func rank(o Object) int {
 	if i := slices.Index(applyOrder, o.GetObjectKind().GroupVersionKind().Kind); i >= 0 {
