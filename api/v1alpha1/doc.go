@@ -35,6 +35,7 @@ var GroupVersion = schema.GroupVersion{Group: Group, Version: "v1alpha1"}
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&App{}, &AppList{},
+		&Platform{}, &PlatformList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
