@@ -1,0 +1,79 @@
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"sigs.k8s.io/knftables"
+)
+
+// EgressTable holds the rules for what leaves the pod network.
+const EgressTable = "emerald-egress"
+
+// Tables names every nftables table that the datapath may make, in the
+// families ip and ip6.
+var Tables = []string{PortsTable, EgressTable}
+
+// SyncEgress makes packets from this machine's pods to anywhere outside the
+// cluster leave with the machine's address. cluster are the ranges of all pods.
+func (d *Datapath) SyncEgress(ctx context.Context, cluster []netip.Prefix) error {
+	for _, f := range families {
+		mine := ranges(d.config.PodCIDRs, f)
+		if len(mine) == 0 {
+			continue
+		}
+		nft, err := knftables.New(f.nft, EgressTable)
+		if err != nil {
+			return fmt.Errorf("use nftables (Debian package nftables): %w", err)
+		}
+		tx := nft.NewTransaction()
+		tx.Add(&knftables.Table{})
+		for name, members := range map[string][]string{"pods": mine, "cluster": append(ranges(cluster, f), f.multicast)} {
+			set := &knftables.Set{Name: name, Type: f.kind, Flags: []knftables.SetFlag{knftables.IntervalFlag}, AutoMerge: knftables.PtrTo(true)}
+			tx.Add(set)
+			tx.Flush(set)
+			for _, m := range members {
+				tx.Add(&knftables.Element{Set: name, Key: []string{m}})
+			}
+		}
+		c := &knftables.Chain{
+			Name: "postrouting", Type: knftables.PtrTo(knftables.NATType),
+			Hook: knftables.PtrTo(knftables.PostroutingHook), Priority: knftables.PtrTo(knftables.SNATPriority),
+		}
+		tx.Add(c)
+		tx.Flush(c)
+		tx.Add(&knftables.Rule{Chain: c.Name, Rule: knftables.Concat(f.word, "saddr @pods", f.word, "daddr != @cluster masquerade fully-random")})
+		if err := nft.Run(ctx, tx); err != nil {
+			return fmt.Errorf("write table %s %s: %w", f.nft, EgressTable, err)
+		}
+	}
+	return nil
+}
+
+// ranges returns the prefixes of a family, as nftables writes them.
+func ranges(prefixes []netip.Prefix, f family) []string {
+	var out []string
+	for _, p := range prefixes {
+		if f.has(p.Addr()) {
+			out = append(out, p.Masked().String())
+		}
+	}
+	return out
+}
+
+// tableExists asks the kernel whether it has a table.
+func tableExists(f family, name string) bool {
+	conn, err := nftables.New()
+	if err != nil {
+		return false
+	}
+	kind := nftables.TableFamilyIPv4
+	if f.nft == knftables.IPv6Family {
+		kind = nftables.TableFamilyIPv6
+	}
+	tables, err := conn.ListTablesOfFamily(kind)
+	return err == nil && slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == name })
+}
