@@ -80,6 +80,9 @@ const AnnotationSite = "emerald.dev/site"
 const (
 	// SystemNamespace holds what belongs to no single battery.
 	SystemNamespace = "emerald-system"
+	// SystemBattery is the value of LabelBattery on what lives there; no battery
+	// has this name.
+	SystemBattery = "system"
 	// ControllersWorkload is the Deployment, and its service account, that runs
 	// the batteries whose Where is Controllers.
 	ControllersWorkload = "emerald-controllers"

@@ -77,6 +77,30 @@ func TestComplete(t *testing.T) {
 	}
 }
 
+func TestShared(t *testing.T) {
+	certs, apps := sound("certs"), sound("apps", where(battery.Controllers))
+	journal, dns := sound("journal", where(battery.EveryNode)), sound("dns", where(battery.Own))
+	policy := sound("policy", func(b *battery.Battery) { b.Run = nil })
+	configs := map[string]any{"certs": knobs{Servers: 1}, "apps": nil, "journal": knobs{}}
+	for name, on := range map[string][]battery.Battery{
+		"shared-nothing":     {dns},
+		"shared-controllers": {certs, apps, dns, policy},
+		"shared-both":        {certs, journal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objs, err := battery.Shared(on, configs, site())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := kube.YAML(objs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			batterytest.Golden(t, "testdata/"+name+".yaml", got)
+		})
+	}
+}
+
 func TestCompleteKnowsTheScopeOfItsOwnKinds(t *testing.T) {
 	untyped := func(kind string) *unstructured.Unstructured {
 		return &unstructured.Unstructured{Object: map[string]any{
