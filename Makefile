@@ -1,0 +1,66 @@
+# Everything a person types. CI calls `make test`, the same as you do.
+
+VERSION    ?= 0.1.0-dev
+KUBERNETES := v1.37.2
+
+# One set of build flags everywhere, or Go's cache is rebuilt from zero.
+export CGO_ENABLED := 0
+export GOFLAGS     := -trimpath -buildvcs=false -mod=mod
+
+VERSION_PKG := k8s.io/component-base/version
+LDFLAGS := -s -w \
+  -X $(VERSION_PKG).gitVersion=$(KUBERNETES) -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=37 \
+  -X $(VERSION_PKG).gitTreeState=clean -X $(VERSION_PKG).buildDate=$(shell date -u +%Y-%m-%dT00:00:00Z) \
+  -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES) \
+  -X github.com/emerald-platform/emerald/platform/machine.Version=$(VERSION)
+
+RUNTIME := platform/containers/embedded/bin/runc
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+.PHONY: up
+up: build ## Install what is needed, build, boot, and deploy the first example.
+	bin/emerald up
+	bin/emerald deploy examples/go
+	bin/emerald status
+
+.PHONY: build
+build: $(RUNTIME) ## Build bin/emerald.
+	go build -ldflags '$(LDFLAGS)' -o bin/emerald ./cmd/emerald
+
+.PHONY: deps
+deps: ## Install the Debian packages that building and running take.
+	tools/install-deps.sh
+
+$(RUNTIME): go.mod tools/build-runtime.sh | deps
+	tools/build-runtime.sh
+
+.PHONY: generate
+generate: ## Rewrite generated files.
+	sh tools/generate.sh
+
+.PHONY: clean
+clean: ## Remove what building made.
+	rm -rf bin platform/containers/embedded/bin/[!.]*
+
+.PHONY: env
+env: ## Print the build flags for a shell: eval "$(make env)".
+	@echo 'export CGO_ENABLED=$(CGO_ENABLED) GOFLAGS="$(GOFLAGS)"'
+
+.PHONY: test
+test: unit e2e ## Everything CI runs: lint, unit tests, and whole machines in the lab.
+
+.PHONY: lint
+lint: ## go vet on our own packages, and gofmt.
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+
+.PHONY: unit
+unit: $(RUNTIME) lint ## Unit tests.
+	go test -vet=off ./...
+
+.PHONY: e2e
+e2e: build ## Boot whole machines in the lab and do whole jobs on them (root).
+	EMERALD_BIN=$(CURDIR)/bin/emerald go test -vet=off -count=1 -timeout 40m -tags e2e ./e2e/...
