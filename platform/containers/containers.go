@@ -37,6 +37,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/emerald-platform/emerald/kit/durable"
 	"github.com/emerald-platform/emerald/platform/cgroup"
 	"github.com/emerald-platform/emerald/platform/dirs"
 )
@@ -55,7 +56,7 @@ const stopTimeout = 10 * time.Second
 type Options struct {
 	Dirs dirs.Dirs
 	// CgroupRoot is the machine's [cgroup.Tree]; the runtime joins its leaf
-	// [cgroup.Runtime].
+	// [cgroup.Runtime]. Empty means [cgroup.DefaultRoot].
 	CgroupRoot string
 	// Executable is the program that answers to `containerd` as its first
 	// argument with [Main]. Empty means the running one.
@@ -80,6 +81,9 @@ type Runtime struct {
 // runs, and returns as soon as CRI answers. The runtime does not end with ctx,
 // nor with this process.
 func Start(ctx context.Context, o Options) (*Runtime, error) {
+	if o.CgroupRoot == "" {
+		o.CgroupRoot = cgroup.DefaultRoot
+	}
 	r := &Runtime{Socket: o.Dirs.ContainerdSocket(), options: o}
 	if len(o.Dirs.Run) > dirs.MaxRun {
 		return nil, fmt.Errorf("start the container runtime in %q: a path of sockets may have %d bytes at most; choose a shorter run directory", o.Dirs.Run, dirs.MaxRun)
@@ -140,7 +144,7 @@ func (r *Runtime) start(ctx context.Context) error {
 		return err
 	}
 	if p == nil {
-		if err := writeFile(filepath.Join(d.Containerd(), "config.toml"), config, 0o600); err != nil {
+		if err := durable.WriteFile(filepath.Join(d.Containerd(), "config.toml"), config, 0o600); err != nil {
 			return fmt.Errorf("write containerd's configuration: %w", err)
 		}
 		if p, err = r.spawn(exe, identity); err != nil {
@@ -296,9 +300,9 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// Supervise starts the runtime again whenever it dies. It returns nil when ctx
+// Watch starts the runtime again whenever it dies. It returns nil when ctx
 // ends and leaves the runtime and its containers running.
-func (r *Runtime) Supervise(ctx context.Context) error {
+func (r *Runtime) Watch(ctx context.Context) error {
 	const healthy, longest = time.Minute, 30 * time.Second
 	var delay time.Duration
 	for {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/emerald-platform/emerald/kit/durable"
 	"github.com/emerald-platform/emerald/platform/containers/embedded"
 	"github.com/emerald-platform/emerald/platform/dirs"
 )
@@ -50,44 +51,12 @@ func unpack(d dirs.Dirs) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unpack %s: %w", name, err)
 		}
-		if err := writeFile(path, data, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("unpack %s: %w", name, err)
+		}
+		if err := durable.WriteFile(path, data, 0o755); err != nil {
 			return fmt.Errorf("unpack %s: %w", name, err)
 		}
 	}
 	return nil
-}
-
-// writeFile replaces path in one step that also survives a power loss: readers
-// and a machine that crashed see the old content or the new, never a part.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

@@ -23,6 +23,17 @@ var Default = Dirs{Data: "/var/lib/emerald", Run: "/run/emerald"}
 // MaxRun is the longest Run, in bytes, that leaves room for the sockets in it.
 const MaxRun = 38
 
+// InData and InRun name a place below the two directories that only one
+// package uses.
+func (d Dirs) InData(elem ...string) string {
+	return filepath.Join(append([]string{d.Data}, elem...)...)
+}
+
+// InRun is InData's twin for what is void after a reboot.
+func (d Dirs) InRun(elem ...string) string {
+	return filepath.Join(append([]string{d.Run}, elem...)...)
+}
+
 // Bin holds the programs that the machine process carries and unpacks.
 func (d Dirs) Bin() string { return filepath.Join(d.Data, "bin") }
 
