@@ -93,14 +93,14 @@ type AppSpec struct {
 	// or route holds already is refused in the condition Routed.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=15
 	Domains []Domain `json:"domains,omitempty"`
 }
 
 // Domain is a host name: DNS labels joined by dots, at least two, in lower case,
 // without a wildcard.
 //
-// +kubebuilder:validation:MaxLength=240
+// +kubebuilder:validation:MaxLength=180
 // +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`
 type Domain string
 
