@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1 "k8s.io/kubelet/config/v1"
@@ -41,7 +40,7 @@ func writeCredentialProvider(o Options) (credentialProvider, error) {
 			APIVersion:           "credentialprovider.kubelet.k8s.io/v1",
 			Args:                 []string{"credential-provider"},
 			MatchImages:          []string{registry},
-			DefaultCacheDuration: &metav1.Duration{Duration: 5 * time.Minute},
+			DefaultCacheDuration: &metav1.Duration{},
 			TokenAttributes: &kubeletv1.ServiceAccountTokenAttributes{
 				ServiceAccountTokenAudience: registry,
 				// The credential is the token, so it lives as long as that.
