@@ -80,7 +80,7 @@ func commandOfName(base string) string {
 }
 
 func defaultDirs() dirs.Dirs {
-	d := dirs.Default()
+	d := dirs.Default
 	if data := os.Getenv("EMERALD_DATA"); data != "" {
 		d.Data = data
 	}
@@ -120,5 +120,7 @@ func commands(e *env) []*cobra.Command {
 		newVersionCommand(e),
 		// Called by the platform itself, hidden from people.
 		newMachineCommand(e),
+		newContainerdCommand(e),
+		newLookupCommand(e),
 	}
 }

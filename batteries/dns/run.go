@@ -1,0 +1,189 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/metrics"
+	_ "github.com/coredns/coredns/plugin/rewrite"
+	_ "github.com/coredns/coredns/plugin/template"
+	mdns "github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/emerald-platform/emerald/battery"
+)
+
+// drain is how long a server that must go still answers: the time the rest of
+// the cluster needs to stop sending queries here.
+const drain = 3 * time.Second
+
+// run serves names until ctx ends; see [battery.Battery].
+func run(ctx context.Context, s battery.Site) error {
+	cfg := s.Config.(Config)
+	if err := check(s, cfg); err != nil {
+		return fmt.Errorf("settings of battery \"dns\": %w", err)
+	}
+	found, err := newResolvers(s.Kube, ResolvConf, others(s.DNSAddress, os.Getenv("POD_IP")))
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := writeKubeconfig(filepath.Join(os.TempDir(), "kubeconfig"), s.Kube)
+	if err != nil {
+		return err
+	}
+	log.SetFlags(0)
+	log.SetOutput(logLines{s.Log})
+	srv := server{
+		site: s, config: cfg, drain: drain,
+		place: place{port: serverPort, metrics: metricsAddress, kubeconfig: kubeconfig},
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { found.run(ctx); return nil })
+	g.Go(func() error { return srv.serve(ctx, found) })
+	g.Go(func() error {
+		if answering(ctx, serverPort, s.ClusterDomain) {
+			s.Ready()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// server is one CoreDNS and what it is configured from.
+type server struct {
+	site   battery.Site
+	config Config
+	place  place
+	drain  time.Duration
+}
+
+// serve answers until ctx ends, changing over to other resolvers, without
+// refusing a query, whenever the machine's change.
+func (s *server) serve(ctx context.Context, found *resolvers) error {
+	if !found.synced(ctx) {
+		return nil
+	}
+	if err := dnsserver.SetDirectives(directives); err != nil {
+		return fmt.Errorf("select the parts of CoreDNS: %w", err)
+	}
+	dnsserver.Quiet = true
+	s.place.upstreams = s.upstreams(found)
+	s.site.Log.Info("starting", "upstreams", s.place.upstreams)
+	if len(s.place.upstreams) == 0 {
+		s.site.Log.Warn("the machine names no resolver that pods can reach: names outside fail until it does, or dns.upstreams is set")
+	}
+	instance, err := caddy.Start(s.input())
+	if err != nil {
+		return fmt.Errorf("start CoreDNS: %w", err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return s.stop(instance)
+		case <-found.changed:
+		}
+		now := s.upstreams(found)
+		if slices.Equal(now, s.place.upstreams) {
+			continue
+		}
+		s.site.Log.Info("changing resolvers", "from", s.place.upstreams, "to", now)
+		before := s.place.upstreams
+		s.place.upstreams = now
+		next, err := instance.Restart(s.input())
+		if err != nil {
+			// The old one goes on serving.
+			s.site.Log.Error("change resolvers", "error", err)
+			s.place.upstreams = before
+			continue
+		}
+		instance = next
+	}
+}
+
+// upstreams returns the resolvers for names outside: the user's choice, else the
+// machine's.
+func (s *server) upstreams(found *resolvers) []string {
+	if len(s.config.Upstreams) > 0 {
+		return s.config.Upstreams
+	}
+	return found.list()
+}
+
+func (s *server) input() caddy.Input {
+	return caddy.CaddyfileInput{
+		Filepath:       "Corefile",
+		Contents:       corefile(s.site, s.config, s.place),
+		ServerTypeName: "dns",
+	}
+}
+
+// stop answers for a moment longer, then ends the server and all it started.
+func (s *server) stop(instance *caddy.Instance) error {
+	<-time.After(s.drain)
+	err := instance.Stop()
+	err = errors.Join(append(instance.ShutdownCallbacks(), err)...)
+	instance.Wait()
+	if err != nil {
+		return fmt.Errorf("stop CoreDNS: %w", err)
+	}
+	return nil
+}
+
+// answering blocks until the server on this machine's port knows the cluster:
+// until it answers for the one service that every cluster has. It returns false
+// when ctx ended before.
+func answering(ctx context.Context, port int, clusterDomain string) bool {
+	query := new(mdns.Msg).SetQuestion("kubernetes.default.svc."+clusterDomain+".", mdns.TypeA)
+	client := mdns.Client{Timeout: time.Second}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		in, _, err := client.ExchangeContext(ctx, query, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil && in.Rcode == mdns.RcodeSuccess && len(in.Answer) > 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}
+
+// logLines passes on the lines that CoreDNS writes to the standard logger, each
+// beginning with its level in brackets.
+type logLines struct{ log *slog.Logger }
+
+func (l logLines) Write(p []byte) (int, error) {
+	level, message := slog.LevelInfo, strings.TrimSpace(string(p))
+	for prefix, lv := range map[string]slog.Level{
+		"[DEBUG] ": slog.LevelDebug, "[INFO] ": slog.LevelInfo, "[WARNING] ": slog.LevelWarn,
+		"[ERROR] ": slog.LevelError, "[FATAL] ": slog.LevelError,
+	} {
+		if rest, ok := strings.CutPrefix(message, prefix); ok {
+			level, message = lv, rest
+			break
+		}
+	}
+	l.log.Log(context.Background(), level, "coredns", "line", message)
+	return len(p), nil
+}
