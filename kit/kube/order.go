@@ -60,18 +60,22 @@ func definition(o Object) (group, kind, scope string) {
 // SortForApply orders objects so that each comes after what it depends on,
 // and otherwise keeps their order. Their kinds must be set.
 func SortForApply(objs []Object) {
-	slices.SortStableFunc(objs, func(a, b Object) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(objs, func(a, b Object) int { return Rank(kindOf(a)) - Rank(kindOf(b)) })
 }
 
 // Basic tells whether objects of o's kind may be applied before anything else
 // of the platform works: namespaces, definitions, rights, settings, services.
 // The rest are workloads, which start something, and custom resources, which
 // somebody must serve.
-func Basic(o Object) bool { return rank(o) < len(applyOrder) }
+func Basic(o Object) bool { return Rank(kindOf(o)) < len(applyOrder) }
 
-func rank(o Object) int {
-	if i := slices.Index(applyOrder, o.GetObjectKind().GroupVersionKind().Kind); i >= 0 {
+// Rank returns where objects of a kind come when objects are applied: after
+// those of lower rank. They are removed in the opposite order.
+func Rank(kind string) int {
+	if i := slices.Index(applyOrder, kind); i >= 0 {
 		return i
 	}
 	return len(applyOrder)
 }
+
+func kindOf(o Object) string { return o.GetObjectKind().GroupVersionKind().Kind }
