@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/google/nftables"
 	"sigs.k8s.io/knftables"
@@ -18,7 +19,8 @@ const EgressTable = "emerald-egress"
 var Tables = []string{PortsTable, EgressTable}
 
 // SyncEgress makes packets from this machine's pods to anywhere outside the
-// cluster leave with the machine's address. cluster are the ranges of all pods.
+// cluster leave with the machine's address, and keeps pods from the machine's
+// loopback. cluster are the ranges of all pods.
 func (d *Datapath) SyncEgress(ctx context.Context, cluster []netip.Prefix) error {
 	for _, f := range families {
 		mine := ranges(d.config.PodCIDRs, f)
@@ -46,11 +48,25 @@ func (d *Datapath) SyncEgress(ctx context.Context, cluster []netip.Prefix) error
 		tx.Add(c)
 		tx.Flush(c)
 		tx.Add(&knftables.Rule{Chain: c.Name, Rule: knftables.Concat(f.word, "saddr @pods", f.word, "daddr != @cluster masquerade fully-random")})
+		guardLoopback(tx, f)
 		if err := nft.Run(ctx, tx); err != nil {
 			return fmt.Errorf("write table %s %s: %w", f.nft, EgressTable, err)
 		}
 	}
 	return nil
+}
+
+// guardLoopback keeps pods from the machine's loopback, which links that accept
+// loopback addresses (route_localnet) would let them reach. Those links accept
+// them for the machine's own connections only. CVE-2020-8558.
+func guardLoopback(tx *knftables.Transaction, f family) {
+	c := &knftables.Chain{
+		Name: "guard", Type: knftables.PtrTo(knftables.FilterType),
+		Hook: knftables.PtrTo(knftables.PreroutingHook), Priority: knftables.PtrTo(knftables.RawPriority),
+	}
+	tx.Add(c)
+	tx.Flush(c)
+	tx.Add(&knftables.Rule{Chain: c.Name, Rule: knftables.Concat("iifname", strconv.Quote(LinkPrefix+"*"), f.word, "daddr", f.loopback, "drop")})
 }
 
 // ranges returns the prefixes of a family, as nftables writes them.

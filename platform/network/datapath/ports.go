@@ -121,11 +121,7 @@ func portRules(tx *knftables.Transaction, f family) {
 		knftables.Concat("ct status dnat", f.word, "saddr .", f.word, "daddr @self masquerade"),
 		knftables.Concat("oifname", strconv.Quote(LinkPrefix+"*"), f.word, "saddr", f.loopback, "masquerade"),
 	)
-	// Links with ports accept loopback addresses (route_localnet); that is for
-	// the machine's own connections only. CVE-2020-8558.
-	chain("guard", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority,
-		knftables.Concat("iifname", strconv.Quote(LinkPrefix+"*"), f.word, "daddr", f.loopback, "drop"),
-	)
+	guardLoopback(tx, f)
 }
 
 // portElements returns the entries of the maps. Where two pods claim the same
