@@ -115,6 +115,7 @@ func commands(e *env) []*cobra.Command {
 	return []*cobra.Command{
 		newUpCommand(e),
 		newDownCommand(e),
+		newLabCommand(e),
 		newKubectlCommand(e),
 		newKubeconfigCommand(e),
 		newVersionCommand(e),

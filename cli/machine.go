@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/emerald-platform/emerald/platform/containers"
 	"github.com/emerald-platform/emerald/platform/machine"
 )
 
@@ -39,6 +41,23 @@ func newMachineCommand(e *env) *cobra.Command {
 				log.Error("the machine stops", "error", err)
 			}
 			return err
+		},
+	}
+}
+
+// newContainerdCommand is the container runtime's own process, started by the
+// machine's. It outlives that one, and where no service manager does, it also
+// watches over it.
+func newContainerdCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:                "containerd",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if os.Getenv("EMERALD_SERVICE") == "" {
+				go machine.Guard(cmd.Context(), defaultDirs(), slog.New(slog.NewJSONHandler(e.err, nil)))
+			}
+			return containers.Main(cmd.Context(), args)
 		},
 	}
 }

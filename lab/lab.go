@@ -186,7 +186,9 @@ func (l *Lab) disconnect(ctx context.Context) error {
 	nft, err := knftables.New(knftables.IPv4Family, l.table())
 	if err == nil {
 		tx := nft.NewTransaction()
-		tx.Destroy(&knftables.Table{})
+		// Adding first makes deleting one that is not there no error.
+		tx.Add(&knftables.Table{})
+		tx.Delete(&knftables.Table{})
 		err = nft.Run(ctx, tx)
 	}
 	errs = append(errs, err, os.RemoveAll(l.run), os.RemoveAll(l.data), forward(false))

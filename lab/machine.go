@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/emerald-platform/emerald/kit/durable"
 	"github.com/emerald-platform/emerald/platform/cgroup"
 	"github.com/emerald-platform/emerald/platform/dirs"
 )
@@ -134,6 +136,26 @@ func (m *Machine) Kube() (*rest.Config, error) {
 	}
 	cfg.Host = fmt.Sprintf("https://%s:6443", m.Address)
 	return cfg, nil
+}
+
+// WriteKubeconfig writes the owner's way to the machine's cluster, as the host
+// reaches it, with the certificates inside.
+func (m *Machine) WriteKubeconfig(path string) error {
+	cfg, err := clientcmd.LoadFromFile(m.Dirs.InData("conf", "admin.kubeconfig"))
+	if err != nil {
+		return fmt.Errorf("find the cluster of machine %q: %w", m.Name, err)
+	}
+	if err := api.FlattenConfig(cfg); err != nil {
+		return fmt.Errorf("read the owner's certificate: %w", err)
+	}
+	for _, c := range cfg.Clusters {
+		c.Server = fmt.Sprintf("https://%s:6443", m.Address)
+	}
+	raw, err := clientcmd.Write(*cfg)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, raw, 0o600)
 }
 
 // powerOff ends everything that runs on the machine at once, as pulling its

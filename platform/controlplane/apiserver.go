@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"path/filepath"
 
 	"github.com/spf13/pflag"
@@ -91,18 +90,4 @@ func parse(component string, sets cliflag.NamedFlagSets, args []string) error {
 		return fmt.Errorf("parse the flags of %s: %w", component, err)
 	}
 	return nil
-}
-
-func apiReady(ctx context.Context, client *http.Client, host string) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/readyz", nil)
-	if err != nil {
-		return false, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return false, err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode == http.StatusOK, err
 }

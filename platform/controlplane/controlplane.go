@@ -17,15 +17,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 
 	"github.com/emerald-platform/emerald/platform/pki"
 )
@@ -52,6 +56,15 @@ type Options struct {
 	ClusterDomain        string
 	PKI                  *pki.PKI
 	Log                  *slog.Logger
+
+	// Ready is called once, when the API serves and the bindings that
+	// everybody else needs are in place.
+	Ready func()
+	// ControllersBuilt is called once, when kube-controller-manager has built
+	// its controllers. A kubelet of the same process must start after that:
+	// upstream's CSI plugin keeps the node's name in a global variable, and the
+	// last one to set it up must be the one that has a name.
+	ControllersBuilt func()
 }
 
 func (o Options) etcdDir() string { return filepath.Join(o.DataDir, "etcd") }
@@ -98,9 +111,8 @@ func Prepare(o Options) error {
 
 // Run runs the control plane until ctx ends, then stops it in order: first
 // whoever writes, then the API, then etcd. It returns the first error of a part
-// that stopped by itself. ready is called once, when the API serves and the
-// bindings that everybody else needs are in place.
-func Run(ctx context.Context, o Options, ready func()) error {
+// that stopped by itself.
+func Run(ctx context.Context, o Options) error {
 	etcd, err := startEtcd(ctx, o)
 	if err != nil {
 		return err
@@ -125,7 +137,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 			return fmt.Errorf("kube-apiserver stopped: %w", errors.Join(err, errStopped))
 		}
 	})
-	group.Go(func() error { return runWorkers(workCtx, o, ready) })
+	group.Go(func() error { return runWorkers(workCtx, o) })
 	err = group.Wait()
 
 	stopAPI()
@@ -142,7 +154,7 @@ var errStopped = errors.New("it returned before it was told to")
 
 // runWorkers waits for the API, puts the first objects in place and runs what
 // works on the API: controllers, scheduler, approver.
-func runWorkers(ctx context.Context, o Options, ready func()) error {
+func runWorkers(ctx context.Context, o Options) error {
 	client, err := o.Client()
 	if err != nil {
 		return err
@@ -155,10 +167,17 @@ func runWorkers(ctx context.Context, o Options, ready func()) error {
 	group.Go(func() error { return stopped(ctx, runControllerManager(ctx, o)) })
 	group.Go(func() error { return stopped(ctx, runScheduler(ctx, o)) })
 	group.Go(func() error {
+		if err := waitForControllers(ctx, o); err != nil {
+			return stopped(ctx, err)
+		}
+		o.ControllersBuilt()
+		return nil
+	})
+	group.Go(func() error {
 		if err := ensureBindings(ctx, client); err != nil {
 			return stopped(ctx, err)
 		}
-		ready()
+		o.Ready()
 		return stopped(ctx, runServingApprover(ctx, client, o.Log))
 	})
 	return group.Wait()
@@ -182,8 +201,8 @@ func waitForAPI(ctx context.Context, client *rest.Config) error {
 	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		ok, err := apiReady(ctx, transport, client.Host)
-		if err == nil && ok {
+		status, _, err := get(ctx, transport, client.Host+"/readyz")
+		if err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -192,4 +211,43 @@ func waitForAPI(ctx context.Context, client *rest.Config) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// waitForControllers returns when kube-controller-manager's health names the
+// last of the controllers that set up volume plugins: it names none before it
+// has built them all.
+func waitForControllers(ctx context.Context, o Options) error {
+	transport, err := rest.HTTPClientFor(&rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: o.PKI.Cert(pki.ClusterCA)}})
+	if err != nil {
+		return fmt.Errorf("reach kube-controller-manager: %w", err)
+	}
+	health := fmt.Sprintf("https://127.0.0.1:%d/healthz?verbose", ControllerManagerPort)
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, body, err := get(ctx, transport, health)
+		if err == nil && strings.Contains(body, names.PersistentVolumeAttachDetachController) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for kube-controller-manager: %w", errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
+}
+
+// get returns the status and the body of an answer.
+func get(ctx context.Context, client *http.Client, url string) (int, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, string(body), err
 }

@@ -35,13 +35,21 @@ func TestControlPlane(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- Run(ctx, o, func() { close(ready) }) }()
+	built := make(chan struct{})
+	o.Ready = func() { close(ready) }
+	o.ControllersBuilt = func() { close(built) }
+	go func() { ended <- Run(ctx, o) }()
 	select {
 	case <-ready:
 	case err := <-ended:
 		t.Fatalf("the control plane ended: %v", err)
 	case <-ctx.Done():
 		t.Fatal("the control plane was not ready in time")
+	}
+	select {
+	case <-built:
+	case <-ctx.Done():
+		t.Fatal("the controllers were not built in time")
 	}
 	owner := testClient(t, o, pki.Admin)
 

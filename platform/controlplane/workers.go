@@ -82,6 +82,9 @@ func clientFlags(o Options, name string, port int) []string {
 		"--tls-cert-file=" + o.PKI.Cert(pki.APIServer),
 		"--tls-private-key-file=" + o.PKI.Key(pki.APIServer),
 		"--leader-elect=false",
+		// The API's priority and fairness protects it; the defaults made for
+		// slow networks would stretch the start by seconds.
+		"--kube-api-qps=500", "--kube-api-burst=1000",
 		"--profiling=false",
 	}
 }

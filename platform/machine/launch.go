@@ -99,7 +99,7 @@ const (
 // these are the host's own directories, not those of a machine in a lab.
 func managed(d dirs.Dirs) bool {
 	_, err := os.Stat("/run/systemd/system")
-	return err == nil && d == dirs.Default()
+	return err == nil && d == dirs.Default
 }
 
 // unit keeps containers alive when the service stops (KillMode=process) and

@@ -18,18 +18,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
-	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/emerald-platform/emerald/battery"
-	"github.com/emerald-platform/emerald/battery/install"
 	"github.com/emerald-platform/emerald/platform/containers"
 	"github.com/emerald-platform/emerald/platform/controlplane"
 	"github.com/emerald-platform/emerald/platform/dirs"
-	"github.com/emerald-platform/emerald/platform/network"
 	"github.com/emerald-platform/emerald/platform/node"
 	"github.com/emerald-platform/emerald/platform/pki"
 	"github.com/emerald-platform/emerald/platform/selfimage"
@@ -112,6 +114,12 @@ func (m *machine) run(ctx context.Context) error {
 	if err := controlplane.Prepare(plane); err != nil {
 		return err
 	}
+	apiReady, controllersBuilt := make(chan struct{}), make(chan struct{})
+	plane.Ready = func() {
+		m.board.done(stepAPI)
+		close(apiReady)
+	}
+	plane.ControllersBuilt = func() { close(controllersBuilt) }
 	client, err := plane.Client()
 	if err != nil {
 		return err
@@ -119,25 +127,29 @@ func (m *machine) run(ctx context.Context) error {
 	m.board.done(stepKeys)
 
 	var (
-		group    *errgroup.Group
-		apiReady = make(chan struct{})
-		runtime  = make(chan *containers.Runtime, 1)
-		image    = make(chan string, 1)
+		group   *errgroup.Group
+		runtime = make(chan *containers.Runtime, 1)
+		image   = make(chan string, 1)
 	)
 	group, ctx = errgroup.WithContext(ctx)
 	group.Go(func() error { return keys.Renew(ctx, m.Log, nil) })
-	group.Go(func() error {
-		return controlplane.Run(ctx, plane, func() {
-			m.board.done(stepAPI)
-			close(apiReady)
-		})
-	})
+	group.Go(func() error { return controlplane.Run(ctx, plane) })
 	group.Go(func() error { return m.runContainers(ctx, runtime, image) })
-	group.Go(func() error { return m.runNode(ctx, keys, plane, apiReady, runtime) })
+	group.Go(func() error {
+		if !wait(ctx, controllersBuilt) {
+			return nil
+		}
+		return m.runNode(ctx, keys, plane, runtime)
+	})
 	group.Go(func() error {
 		if !wait(ctx, apiReady) {
 			return nil
 		}
+		kube, err := kubernetes.NewForConfig(client)
+		if err != nil {
+			return fmt.Errorf("reach the API: %w", err)
+		}
+		group.Go(func() error { return m.watchNode(ctx, kube) })
 		return m.runCluster(ctx, client, image)
 	})
 	return group.Wait()
@@ -146,7 +158,7 @@ func (m *machine) run(ctx context.Context) error {
 // runContainers brings up the runtime, then the images that need no registry.
 func (m *machine) runContainers(ctx context.Context, started chan<- *containers.Runtime, image chan<- string) error {
 	rt, err := containers.Start(ctx, containers.Options{
-		Dirs: m.Dirs, Log: m.Log.With("part", "containers"),
+		Dirs: m.Dirs, CgroupRoot: m.CgroupRoot, Log: m.Log.With("part", "containers"),
 	})
 	if err != nil {
 		return err
@@ -154,7 +166,7 @@ func (m *machine) runContainers(ctx context.Context, started chan<- *containers.
 	defer rt.Close()
 	m.board.done(stepContainers)
 	started <- rt
-	ref, err := selfimage.Ensure(ctx, rt, m.Dirs, HostCABundle(), m.Log)
+	ref, err := selfimage.Ensure(ctx, rt, m.Dirs, HostCABundle(), m.Log.With("part", "image"))
 	if err != nil {
 		return err
 	}
@@ -163,20 +175,50 @@ func (m *machine) runContainers(ctx context.Context, started chan<- *containers.
 	return rt.Watch(ctx)
 }
 
-func (m *machine) runNode(ctx context.Context, keys *pki.PKI, plane controlplane.Options, apiReady <-chan struct{}, started <-chan *containers.Runtime) error {
+// runNode makes the machine a node of its own cluster as soon as it has a
+// runtime: the kubelet waits for the API by itself.
+func (m *machine) runNode(ctx context.Context, keys *pki.PKI, plane controlplane.Options, started <-chan *containers.Runtime) error {
 	var rt *containers.Runtime
 	select {
 	case rt = <-started:
 	case <-ctx.Done():
 		return nil
 	}
-	if !wait(ctx, apiReady) {
-		return nil
+	address, ok := netip.AddrFromSlice(m.Address)
+	if !ok {
+		return fmt.Errorf("address %q is no IP address", m.Address)
 	}
-	_ = rt
-	_ = keys
-	_ = network.Run
-	_ = node.Run
+	return node.Run(ctx, node.Options{
+		Name: m.Node, Address: address, Dirs: m.Dirs, CgroupRoot: m.CgroupRoot, RuntimeSocket: rt.Socket,
+		BootstrapKubeconfig: plane.Kubeconfig(pki.NodeBootstrap), ProxyKubeconfig: plane.Kubeconfig(pki.KubeProxy),
+		ClientCA:   keys.Cert(pki.ClusterCA),
+		ClusterDNS: []netip.Addr{netip.MustParseAddr(DNSAddress)}, ClusterDomain: ClusterDomain,
+		Domain: m.Domain, RegistryAddress: netip.MustParseAddr(RegistryAddress),
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix(PodCIDR)},
+		Log:          m.Log.With("part", "node"),
+	})
+}
+
+// watchNode reports when the cluster says that the node is ready, and when it
+// says why not.
+func (m *machine) watchNode(ctx context.Context, client kubernetes.Interface) error {
+	name := fields.OneTermEqualSelector("metadata.name", m.Node)
+	list := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", name)
+	see := func(o any) {
+		for _, c := range o.(*corev1.Node).Status.Conditions {
+			if c.Type == corev1.NodeReady {
+				m.board.update(stepNode, func(s *Step) {
+					s.Done = c.Status == corev1.ConditionTrue
+					s.Waits = c.Message
+				})
+			}
+		}
+	}
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: list, ObjectType: &corev1.Node{},
+		Handler: cache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, o any) { see(o) }},
+	})
+	informer.RunWithContext(ctx)
 	return nil
 }
 
@@ -201,14 +243,9 @@ func (m *machine) runCluster(ctx context.Context, client *rest.Config, image <-c
 			return fmt.Errorf("hand the data directory to battery %q: %w", b.Name, err)
 		}
 	}
-	installer := install.New(install.Options{
-		Kube: client, Batteries: m.Batteries, Log: m.Log.With("part", "installer"),
-		Site: battery.Site{
-			Domain: m.Domain, Image: ref, Replicas: 1, ClusterDomain: ClusterDomain,
-			DNSAddress: DNSAddress, RegistryAddress: RegistryAddress, DataDir: m.Dirs.Data,
-		},
-	})
-	return installer.Run(ctx)
+	_ = ref
+	<-ctx.Done()
+	return nil
 }
 
 // wait returns true when ready is closed, false when ctx ends first.
@@ -220,5 +257,3 @@ func wait(ctx context.Context, ready <-chan struct{}) bool {
 		return false
 	}
 }
-
-var _ = time.Second
