@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,9 @@ func Main(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		// Tests that enter other namespaces do so on threads of their own; the
+		// first thread, which /proc/self speaks of, must not be one of them.
+		runtime.LockOSThread()
 		os.Exit(m.Run())
 	case os.Geteuid() != 0:
 		os.Exit(m.Run())

@@ -80,6 +80,36 @@ func ranges(prefixes []netip.Prefix, f family) []string {
 	return out
 }
 
+// RemoveTables removes the datapath's tables, which may be missing. It needs no
+// program of the host.
+func RemoveTables() error {
+	return RemoveTablesNamed(func(name string) bool { return slices.Contains(Tables, name) })
+}
+
+// RemoveTablesNamed removes every table of the families ip, ip6 and inet whose
+// name mine says yes to.
+func RemoveTablesNamed(mine func(name string) bool) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("reach nftables: %w", err)
+	}
+	for _, kind := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet} {
+		tables, err := conn.ListTablesOfFamily(kind)
+		if err != nil {
+			return fmt.Errorf("list nftables: %w", err)
+		}
+		for _, t := range tables {
+			if mine(t.Name) {
+				conn.DelTable(t)
+			}
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("remove nftables: %w", err)
+	}
+	return nil
+}
+
 // tableExists asks the kernel whether it has a table.
 func tableExists(f family, name string) bool {
 	conn, err := nftables.New()
