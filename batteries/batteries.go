@@ -1,8 +1,14 @@
 // Package batteries is the list of everything the platform is made of.
 package batteries
 
-import "github.com/emerald-platform/emerald/battery"
+import (
+	"github.com/emerald-platform/emerald/batteries/dns"
+	"github.com/emerald-platform/emerald/battery"
+)
 
 // All is every battery, in layers that a reader follows from the ground up. The
 // order means nothing to the platform: that comes from Needs.
-var All = []battery.Battery{}
+var All = []battery.Battery{
+	// Names
+	dns.Battery,
+}

@@ -1,3 +1,11 @@
+// Package lab runs machines of the platform on one host, each in a network
+// namespace, directories and a cgroup of its own, so that tests and people can
+// try what one machine or many do without touching the host's own Emerald.
+//
+// It promises to leave the host as it was, also after a crash: everything it
+// makes carries its name, and the next lab removes what a dead one left.
+//
+// It refuses to run without root, which namespaces need.
 package lab
 
 import (

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +36,7 @@ func newNamespace(path string) (*namespace, error) {
 			done <- err
 			return
 		}
-		if err := bringUpLoopback(nil); err != nil {
+		if err := bringUpLoopback(); err != nil {
 			done <- err
 			return
 		}
@@ -46,6 +47,17 @@ func newNamespace(path string) (*namespace, error) {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
 	return &namespace{path}, nil
+}
+
+func bringUpLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find the loopback: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring up the loopback: %w", err)
+	}
+	return nil
 }
 
 // do runs f on a thread inside the namespace.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
@@ -22,15 +23,17 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/emerald-platform/emerald/lab"
+	"github.com/emerald-platform/emerald/platform/isolated"
 	"github.com/emerald-platform/emerald/platform/pki"
 )
 
-func TestMain(m *testing.M) { lab.Isolate(m, "192.0.2.10/32") }
+func TestMain(m *testing.M) { isolated.Main(m) }
 
 // TestControlPlane boots the whole control plane once, because upstream's
 // global state allows no second, and looks at it from outside.
 func TestControlPlane(t *testing.T) {
+	isolated.Require(t)
+	giveAddress(t, "192.0.2.10/32")
 	o := testOptions(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -89,6 +92,22 @@ func TestControlPlane(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("the control plane ended with %v, want nil", err)
+	}
+}
+
+// giveAddress puts an address on the namespace's loopback.
+func giveAddress(t *testing.T, cidr string) {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(lo, addr); err != nil {
+		t.Fatal(err)
 	}
 }
 

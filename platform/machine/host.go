@@ -4,20 +4,20 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/platform/node"
 )
-
-// systemNamespace holds what belongs to the platform as a whole.
-const systemNamespace = "emerald-system"
 
 // caBundles are where the distributions keep the authorities a host trusts.
 var caBundles = []string{
@@ -53,7 +53,7 @@ func hostSettings() map[string]string {
 		}
 	}
 	put("ca.crt", string(HostCABundle()))
-	put("resolv.conf", readFile("/etc/resolv.conf"))
+	put("resolv.conf", node.Resolvers())
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "goproxy", "npm_config_registry"} {
 		value := os.Getenv(name)
 		if value == "" {
@@ -138,20 +138,40 @@ func isDebian(uri string) bool {
 	return strings.Contains(strings.TrimSuffix(uri, "/")+"/", "/debian/")
 }
 
-// publishHost writes the settings into the ConfigMap "host" of the system
-// namespace, which it makes when needed.
-func publishHost(ctx context.Context, cfg *rest.Config) error {
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("reach the API: %w", err)
-	}
+// hostInterval is how often the host's settings are read again.
+const hostInterval = 30 * time.Second
+
+// publishHost keeps the settings in the ConfigMap "host" of the system
+// namespace, which it makes when needed, until ctx ends. It calls published
+// when they are there for the first time.
+func publishHost(ctx context.Context, client kubernetes.Interface, log *slog.Logger, published func()) error {
 	apply := metav1.ApplyOptions{FieldManager: battery.Owner + "-machine", Force: true}
-	if _, err := client.CoreV1().Namespaces().Apply(ctx, corev1ac.Namespace(systemNamespace), apply); err != nil {
-		return fmt.Errorf("make namespace %q: %w", systemNamespace, err)
+	if _, err := client.CoreV1().Namespaces().Apply(ctx, corev1ac.Namespace(battery.SystemNamespace), apply); err != nil {
+		return fmt.Errorf("make namespace %q: %w", battery.SystemNamespace, err)
 	}
-	settings := corev1ac.ConfigMap("host", systemNamespace).WithData(hostSettings())
-	if _, err := client.CoreV1().ConfigMaps(systemNamespace).Apply(ctx, settings, apply); err != nil {
-		return fmt.Errorf("publish the host's settings: %w", err)
+	var last map[string]string
+	tick := time.NewTicker(hostInterval)
+	defer tick.Stop()
+	for {
+		if now := hostSettings(); !maps.Equal(now, last) {
+			settings := corev1ac.ConfigMap("host", battery.SystemNamespace).WithData(now)
+			_, err := client.CoreV1().ConfigMaps(battery.SystemNamespace).Apply(ctx, settings, apply)
+			switch {
+			case err == nil && last == nil:
+				last = now
+				published()
+			case err == nil:
+				last = now
+			case last == nil:
+				return fmt.Errorf("publish the host's settings: %w", err)
+			default:
+				log.Warn("publish the host's settings", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 	}
-	return nil
 }

@@ -28,7 +28,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/battery/install"
 	"github.com/emerald-platform/emerald/platform/containers"
 	"github.com/emerald-platform/emerald/platform/controlplane"
 	"github.com/emerald-platform/emerald/platform/dirs"
@@ -82,7 +84,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer lock.Close()
 	limitMemory()
-	m := &machine{Options: o, board: newBoard(Version, binaryID(), stepKeys, stepContainers, stepImage, stepAPI, stepNode)}
+	steps := []string{stepKeys, stepContainers, stepImage, stepAPI, stepNode}
+	for _, b := range o.Batteries {
+		steps = append(steps, batteryStep(b.Name))
+	}
+	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...)}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serveState(ctx, o.Dirs, m.board, o.Log) })
 	group.Go(func() error { return m.run(ctx) })
@@ -150,6 +156,11 @@ func (m *machine) run(ctx context.Context) error {
 			return fmt.Errorf("reach the API: %w", err)
 		}
 		group.Go(func() error { return m.watchNode(ctx, kube) })
+		hostPublished := make(chan struct{})
+		group.Go(func() error { return publishHost(ctx, kube, m.Log, func() { close(hostPublished) }) })
+		if !wait(ctx, hostPublished) {
+			return nil
+		}
 		return m.runCluster(ctx, client, image)
 	})
 	return group.Wait()
@@ -222,12 +233,8 @@ func (m *machine) watchNode(ctx context.Context, client kubernetes.Interface) er
 	return nil
 }
 
-// runCluster does what only servers do: tells the cluster about the host, and
-// installs the batteries.
+// runCluster does what only servers do: it installs the batteries.
 func (m *machine) runCluster(ctx context.Context, client *rest.Config, image <-chan string) error {
-	if err := publishHost(ctx, client); err != nil {
-		return err
-	}
 	var ref string
 	select {
 	case ref = <-image:
@@ -243,9 +250,36 @@ func (m *machine) runCluster(ctx context.Context, client *rest.Config, image <-c
 			return fmt.Errorf("hand the data directory to battery %q: %w", b.Name, err)
 		}
 	}
-	_ = ref
-	<-ctx.Done()
-	return nil
+	installer, err := install.New(install.Options{
+		Kube: client, Batteries: m.Batteries, Version: Version, Log: m.Log.With("part", "installer"), Progress: m.showBatteries,
+		Site: battery.Site{
+			Domain: m.Domain, Image: ref, ClusterDomain: ClusterDomain,
+			DNSAddress: DNSAddress, RegistryAddress: RegistryAddress, DataDir: m.Dirs.Data,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return installer.Run(ctx)
+}
+
+func batteryStep(name string) string { return "battery " + name }
+
+// showBatteries keeps one step per battery that is on.
+func (m *machine) showBatteries(all []v1alpha1.BatteryStatus) {
+	for _, b := range all {
+		if b.Phase == v1alpha1.PhaseOff {
+			m.board.drop(batteryStep(b.Name))
+			continue
+		}
+		m.board.update(batteryStep(b.Name), func(s *Step) {
+			s.Done = b.Phase == v1alpha1.PhaseReady
+			s.Waits, s.Error = b.Message, ""
+			if b.Phase == v1alpha1.PhaseFailed {
+				s.Waits, s.Error = "", b.Message
+			}
+		})
+	}
 }
 
 // wait returns true when ready is closed, false when ctx ends first.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -81,10 +82,23 @@ func (b *board) update(name string, change func(*Step)) {
 		step.Seconds = time.Since(step.Began).Seconds()
 		step.Waits, step.Error = "", ""
 	}
-	b.state.Ready = true
-	for _, s := range b.state.Steps {
-		b.state.Ready = b.state.Ready && s.Done
+	b.wake()
+}
+
+// drop removes a step that will never be done, such as a battery turned off.
+func (b *board) drop(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	kept := slices.DeleteFunc(slices.Clone(b.state.Steps), func(s Step) bool { return s.Name == name })
+	if len(kept) != len(b.state.Steps) {
+		b.state.Steps = kept
+		b.wake()
 	}
+}
+
+// wake makes a change visible. The caller holds the lock.
+func (b *board) wake() {
+	b.state.Ready = !slices.ContainsFunc(b.state.Steps, func(s Step) bool { return !s.Done })
 	b.state.Revision++
 	close(b.changed)
 	b.changed = make(chan struct{})

@@ -40,7 +40,11 @@ func (r *resolver) run(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-func (r *resolver) write() error {
+// Resolvers returns what pods are told about the resolvers of the host now, in
+// the format of resolv.conf(5); "" when the host has none that they can reach.
+func Resolvers() string { return string((&resolver{sources: hostResolvers}).read()) }
+
+func (r *resolver) read() []byte {
 	var content []byte
 	for _, source := range r.sources {
 		data, err := os.ReadFile(source)
@@ -55,6 +59,11 @@ func (r *resolver) write() error {
 			break
 		}
 	}
+	return content
+}
+
+func (r *resolver) write() error {
+	content := r.read()
 	if have, err := os.ReadFile(r.path); err == nil && bytes.Equal(have, content) {
 		return nil
 	}
