@@ -168,10 +168,14 @@ func (c *cluster) establish(ctx context.Context, name string) error {
 			if !ok {
 				break // the server asks us to watch again
 			}
-			done, err := c.established(u)
-			if done || err != nil {
+			crd, err := established(u)
+			if err != nil {
 				w.Stop()
 				return err
+			}
+			if crd != nil {
+				w.Stop()
+				return c.serve(ctx, crd)
 			}
 		}
 		w.Stop()
@@ -186,24 +190,47 @@ func (c *cluster) establish(ctx context.Context, name string) error {
 // rewatch is the pause before a watch that the server ended is begun anew.
 const rewatch = 50 * time.Millisecond
 
-func (c *cluster) established(u *unstructured.Unstructured) (bool, error) {
+// established decodes a definition; it returns nil while that is not in force.
+func established(u *unstructured.Unstructured) (*apiextensionsv1.CustomResourceDefinition, error) {
 	crd := &apiextensionsv1.CustomResourceDefinition{}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, crd); err != nil {
-		return false, fmt.Errorf("decode the definition %q: %w", u.GetName(), err)
+		return nil, fmt.Errorf("decode the definition %q: %w", u.GetName(), err)
 	}
-	done := false
+	var done *apiextensionsv1.CustomResourceDefinition
 	for _, cond := range crd.Status.Conditions {
 		switch {
 		case cond.Type == apiextensionsv1.NamesAccepted && cond.Status == apiextensionsv1.ConditionFalse:
-			return false, fmt.Errorf("the definition %q: its names are taken: %s", crd.Name, cond.Message)
+			return nil, fmt.Errorf("the definition %q: its names are taken: %s", crd.Name, cond.Message)
 		case cond.Type == apiextensionsv1.Established && cond.Status == apiextensionsv1.ConditionTrue:
-			done = true
+			done = crd
 		}
 	}
-	if done {
-		c.learn(crd)
-	}
 	return done, nil
+}
+
+// serve waits until the kinds of an established definition answer, which they
+// do a moment later, and learns them. Whoever asked too early, an informer for
+// example, would wait much longer before it asks again.
+func (c *cluster) serve(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition) error {
+	for _, v := range crd.Spec.Versions {
+		at := schema.GroupVersionResource{Group: crd.Spec.Group, Version: v.Name, Resource: crd.Spec.Names.Plural}
+		for v.Served {
+			_, err := c.objects.Resource(at).List(ctx, metav1.ListOptions{Limit: 1})
+			if err == nil {
+				break
+			}
+			if !transient(err) {
+				return fmt.Errorf("wait for the definition %q: %w", crd.Name, err)
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("wait for the definition %q: %w", crd.Name, ctx.Err())
+			case <-time.After(rewatch):
+			}
+		}
+	}
+	c.learn(crd)
+	return nil
 }
 
 // platforms is where the Platform object lives.

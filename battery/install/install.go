@@ -82,6 +82,7 @@ type Installer struct {
 
 // state is the state of one battery.
 type state struct {
+	plan    *plan // that it has come to that state with
 	phase   v1alpha1.Phase
 	message string
 	since   time.Time
@@ -184,10 +185,10 @@ func (in *Installer) Status() []v1alpha1.BatteryStatus {
 }
 
 // setState records the state of a battery, and wakes those who care.
-func (in *Installer) setState(name string, phase v1alpha1.Phase, message string) {
+func (in *Installer) setState(name string, p *plan, phase v1alpha1.Phase, message string) {
 	in.mu.Lock()
 	old := in.states[name]
-	if old.phase == phase && old.message == message {
+	if old.phase == phase && old.message == message && old.plan == p {
 		in.mu.Unlock()
 		return
 	}
@@ -195,10 +196,12 @@ func (in *Installer) setState(name string, phase v1alpha1.Phase, message string)
 	if old.phase != phase {
 		since = time.Now()
 	}
-	in.states[name] = state{phase: phase, message: message, since: since}
+	in.states[name] = state{plan: p, phase: phase, message: message, since: since}
 	in.mu.Unlock()
 	if old.phase != phase {
 		in.log.Info("battery", "battery", name, "phase", string(phase), "message", message)
+	}
+	if old.phase != phase || old.plan != p {
 		in.wakeAll()
 	}
 	in.notify()
@@ -222,6 +225,14 @@ func (in *Installer) phaseOf(name string) v1alpha1.Phase {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.states[name].phase
+}
+
+// isReady tells whether a battery does its job as the plan wants it.
+func (in *Installer) isReady(name string, p *plan) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := in.states[name]
+	return s.phase == v1alpha1.PhaseReady && s.plan == p
 }
 
 // plan returns the settings in force, nil while none are known.

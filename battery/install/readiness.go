@@ -31,7 +31,7 @@ func (w *worker) readiness(watches *watches) (v1alpha1.Phase, string) {
 			workload = battery.NodeWorkload
 		}
 		pods := watches.pods(battery.SystemNamespace, battery.Selector(workload))
-		shared := w.in.workers[battery.SystemBattery].shared()
+		shared := w.in.workers[battery.SystemBattery].shared(w.plan)
 		if b.Where == battery.EveryNode {
 			d := watches.daemonSet(battery.SystemNamespace, workload)
 			waiting = runsEverywhere(b.Name, d, pods, shared)
@@ -46,10 +46,13 @@ func (w *worker) readiness(watches *watches) (v1alpha1.Phase, string) {
 }
 
 // shared returns the fingerprint that the pods of the shared workloads have
-// when they know all settings in force.
-func (w *worker) shared() string {
+// when they know all settings of the plan; "" while that is not known.
+func (w *worker) shared(p *plan) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.sitePlan != p {
+		return ""
+	}
 	return w.site
 }
 
@@ -155,7 +158,7 @@ func runsEverywhere(name string, d *appsv1.DaemonSet, pods []*corev1.Pod, site s
 
 // current tells whether the pod runs, with the settings in force.
 func current(p *corev1.Pod, site string) bool {
-	return p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning && p.Annotations[battery.AnnotationSite] == site
+	return p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning && site != "" && p.Annotations[battery.AnnotationSite] == site
 }
 
 // reports tells whether the pod says that a battery does its job in it.

@@ -66,7 +66,7 @@ func (in *Installer) prepareOnce(ctx context.Context) error {
 	for _, name := range names {
 		if in.workers[name] == nil {
 			in.workers[name] = newWorker(in, name, nil, nil)
-			in.setState(name, v1alpha1.PhaseWaiting, "is removed: this version does not have it")
+			in.setState(name, nil, v1alpha1.PhaseWaiting, "is removed: this version does not have it")
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/battery"
@@ -60,16 +61,26 @@ type worker struct {
 
 	defined map[string]types.UID // definitions known to be established
 
-	mu      sync.Mutex
-	site    string          // fingerprint on the pods it should have
-	seen    map[ref]version // as last applied
-	touched []touch         // what the watches have shown since
+	mu       sync.Mutex
+	site     string          // fingerprint on the pods it should have
+	sitePlan *plan           // that site is of
+	seen     map[ref]version // as last applied
+	touched  []touch         // what the watches have shown since
 }
 
 // version is the state of an object as the cluster counts it.
 type version struct {
 	generation int64
 	resource   string
+}
+
+// after tells whether v is younger than o. Resource versions grow, by KEP-5504.
+func (v version) after(o version) bool {
+	order, err := resourceversion.CompareResourceVersion(v.resource, o.resource)
+	if err != nil {
+		return v.resource != o.resource // a server that does not count
+	}
+	return order > 0
 }
 
 // touch is a change of an object that somebody made, perhaps we.
@@ -96,6 +107,10 @@ func (w *worker) wakeUp() {
 	}
 }
 
+func (w *worker) setState(phase v1alpha1.Phase, message string) {
+	w.in.setState(w.name, w.plan, phase, message)
+}
+
 // run converges whenever something happened, until ctx ends.
 func (w *worker) run(ctx context.Context, watches *watches) error {
 	pause := time.Duration(0)
@@ -111,7 +126,7 @@ func (w *worker) run(ctx context.Context, watches *watches) error {
 			if transient(err) {
 				phase = v1alpha1.PhaseInstalling
 			}
-			w.in.setState(w.name, phase, err.Error())
+			w.setState(phase, err.Error())
 		default:
 			pause = 0
 		}
@@ -161,7 +176,7 @@ func (w *worker) converge(ctx context.Context, watches *watches) (time.Duration,
 		}
 	}
 	phase, message := w.readiness(watches)
-	w.in.setState(w.name, phase, message)
+	w.setState(phase, message)
 	return max(time.Until(w.wholeAt.Add(resync)), time.Millisecond), nil
 }
 
@@ -198,13 +213,12 @@ func (w *worker) drift() []ref {
 	for _, t := range w.touched {
 		last, ours := w.seen[t.ref]
 		switch {
-		case !ours:
-		case t.deleted:
+		case !ours || !t.version.after(last):
+			// Not applied by us, or what we applied, or what came before.
+		case t.deleted || t.version.generation == 0 || t.version.generation != last.generation:
 			out = append(out, t.ref)
-		case t.version.generation != 0 && t.version.generation == last.generation:
-			// The status changed.
-		case t.version != last:
-			out = append(out, t.ref)
+		default:
+			// The status changed, which is not ours.
 		}
 	}
 	w.touched = nil
@@ -228,7 +242,7 @@ func (w *worker) unready() []string {
 	var out []string
 	if w.battery != nil {
 		for _, need := range w.battery.Needs {
-			if w.in.phaseOf(need) != v1alpha1.PhaseReady {
+			if !w.in.isReady(need, w.plan) {
 				out = append(out, need)
 			}
 		}
@@ -237,7 +251,7 @@ func (w *worker) unready() []string {
 }
 
 func (w *worker) waitFor(names []string) {
-	w.in.setState(w.name, v1alpha1.PhaseWaiting, "waits for "+strings.Join(names, ", "))
+	w.setState(v1alpha1.PhaseWaiting, "waits for "+strings.Join(names, ", "))
 }
 
 // install renders and applies everything, in order, and then removes what is no
@@ -256,10 +270,10 @@ func (w *worker) install(ctx context.Context, p *plan, watches *watches) error {
 		return err
 	}
 	w.mu.Lock()
-	w.site = fingerprint(objs)
+	w.site, w.sitePlan = fingerprint(objs), p
 	w.mu.Unlock()
 	if w.gated() {
-		w.in.setState(w.name, v1alpha1.PhaseInstalling, "")
+		w.setState(v1alpha1.PhaseInstalling, "")
 	}
 	if err := w.keep(ctx, w.inv.with(w.refs)); err != nil {
 		return err
@@ -275,7 +289,7 @@ func (w *worker) install(ctx context.Context, p *plan, watches *watches) error {
 				w.waitFor(waiting)
 				return nil
 			}
-			w.in.setState(w.name, v1alpha1.PhaseInstalling, "")
+			w.setState(v1alpha1.PhaseInstalling, "")
 		}
 		if err := w.applyStage(ctx, stage, watches); err != nil {
 			return err
@@ -375,7 +389,7 @@ func (w *worker) remove(ctx context.Context) error {
 		}
 	}
 	if len(users) > 0 {
-		w.in.setState(w.name, v1alpha1.PhaseWaiting, "is turned off when these are gone: "+strings.Join(users, ", "))
+		w.setState(v1alpha1.PhaseWaiting, "is turned off when these are gone: "+strings.Join(users, ", "))
 		return nil
 	}
 	w.mu.Lock()
@@ -397,7 +411,7 @@ func (w *worker) remove(ctx context.Context) error {
 	if len(kept) > 0 {
 		message = "keeps what users have in " + join(kept)
 	}
-	w.in.setState(w.name, v1alpha1.PhaseOff, message)
+	w.setState(v1alpha1.PhaseOff, message)
 	return nil
 }
 
