@@ -341,6 +341,13 @@ func (r *Runtime) Watch(ctx context.Context) error {
 // Close drops this process's connection to the runtime, which goes on running.
 func (r *Runtime) Close() error { return r.client.Close() }
 
+// Running reports whether the container runtime of the machine with these
+// directories runs.
+func Running(d dirs.Dirs) (bool, error) {
+	h, err := readLock(d.ContainerdLock())
+	return h != nil, err
+}
+
 // Stop ends the container runtime of the machine with these directories, if it
 // runs, and leaves its containers alone.
 func Stop(ctx context.Context, d dirs.Dirs) error {

@@ -30,6 +30,7 @@ import (
 	"github.com/emerald-platform/emerald/platform/cgroup"
 	"github.com/emerald-platform/emerald/platform/dirs"
 	"github.com/emerald-platform/emerald/platform/network"
+	"github.com/emerald-platform/emerald/platform/wipe"
 )
 
 // Options tell which node of which cluster this machine is.
@@ -91,6 +92,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if o.Ports == (Ports{}) {
 		o.Ports = DefaultPorts
+	}
+	if err := wipe.Note(o.Dirs); err != nil {
+		return err
 	}
 	if err := (cgroup.Tree{Root: o.CgroupRoot}).Create(""); err != nil {
 		return err
