@@ -116,6 +116,8 @@ func commands(e *env) []*cobra.Command {
 		newUpCommand(e),
 		newDownCommand(e),
 		newLabCommand(e),
+		newDeployCommand(e),
+		newAppCommand(e),
 		newKubectlCommand(e),
 		newKubeconfigCommand(e),
 		newVersionCommand(e),

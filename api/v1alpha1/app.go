@@ -238,6 +238,15 @@ const (
 	// AnnotationCause is a line about why the App was last changed, shown in
 	// its history.
 	AnnotationCause = "kubernetes.io/change-cause"
+	// AnnotationPort is "auto" on an App whose port nobody chose: it follows
+	// what the image says.
+	AnnotationPort = "emerald.dev/port"
+	// AnnotationHealthy is "true" on the ControllerRevisions that once ran with
+	// every copy healthy: those a rollback may return to without being told.
+	AnnotationHealthy = "emerald.dev/healthy"
+	// LabelTemplate is on every pod of an App and tells which rendering of the
+	// App it came from.
+	LabelTemplate = "emerald.dev/template"
 )
 
 // ImageUserKind says what is known about the user that an image runs as.

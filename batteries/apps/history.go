@@ -2,7 +2,6 @@ package apps
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -15,21 +14,8 @@ import (
 	"github.com/emerald-platform/emerald/api/v1alpha1"
 )
 
-// AnnotationHealthy is on the revisions that once ran with every copy healthy:
-// those a rollback may return to without being told which.
-const AnnotationHealthy = "emerald.dev/healthy"
-
-// RevisionSpec returns the App spec that a revision of its history holds.
-func RevisionSpec(r *appsv1.ControllerRevision) (v1alpha1.AppSpec, error) {
-	var spec v1alpha1.AppSpec
-	if err := json.Unmarshal(r.Data.Raw, &spec); err != nil {
-		return spec, fmt.Errorf("decode revision %q: %w", r.Name, err)
-	}
-	return spec, nil
-}
-
-// SortRevisions orders revisions by number, the newest last.
-func SortRevisions(revisions []appsv1.ControllerRevision) {
+// sortRevisions orders revisions by number, the newest last.
+func sortRevisions(revisions []appsv1.ControllerRevision) {
 	slices.SortFunc(revisions, func(a, b appsv1.ControllerRevision) int { return int(a.Revision - b.Revision) })
 }
 
@@ -54,14 +40,16 @@ func planHistory(app *v1alpha1.App, revisions []appsv1.ControllerRevision, keep 
 	if err != nil {
 		return plan{}, fmt.Errorf("record app %q: %w", app.Name, err)
 	}
-	SortRevisions(revisions)
+	sortRevisions(revisions)
 	last := int64(0)
 	if n := len(revisions); n > 0 {
 		last = revisions[n-1].Revision
 	}
 	meta.Name = app.Name + "." + fingerprint
-	if cause := app.Annotations[v1alpha1.AnnotationCause]; cause != "" {
-		meta.Annotations = map[string]string{v1alpha1.AnnotationCause: cause}
+	for _, note := range []string{v1alpha1.AnnotationCause, v1alpha1.AnnotationImageUser} {
+		if value := app.Annotations[note]; value != "" {
+			metav1.SetMetaDataAnnotation(&meta, note, value)
+		}
 	}
 	p := plan{
 		create: true,
@@ -124,10 +112,10 @@ func (r *reconciler) record(ctx context.Context, app *v1alpha1.App, owned metav1
 
 // praise notes on the revision that it ran well.
 func (r *reconciler) praise(ctx context.Context, revision *appsv1.ControllerRevision) error {
-	if revision.Annotations[AnnotationHealthy] == "true" {
+	if revision.Annotations[v1alpha1.AnnotationHealthy] == "true" {
 		return nil
 	}
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, AnnotationHealthy)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, v1alpha1.AnnotationHealthy)
 	if err := r.client.Patch(ctx, revision, client.RawPatch(mergePatch, patch)); err != nil {
 		return fmt.Errorf("note that revision %d is healthy: %w", revision.Revision, err)
 	}

@@ -1,6 +1,7 @@
 package apps
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,10 +35,10 @@ func TestHistory(t *testing.T) {
 		return p
 	}
 	images := func() (out []string) {
-		SortRevisions(have)
+		sortRevisions(have)
 		for i := range have {
-			spec, err := RevisionSpec(&have[i])
-			if err != nil {
+			var spec v1alpha1.AppSpec
+			if err := json.Unmarshal(have[i].Data.Raw, &spec); err != nil {
 				t.Fatal(err)
 			}
 			out = append(out, spec.Image)

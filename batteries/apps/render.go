@@ -140,7 +140,7 @@ func (r rendering) deployment() (kube.Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fingerprint the pods of app %q: %w", r.app.Name, err)
 	}
-	template.Labels[labelTemplate] = fingerprint
+	template.Labels[v1alpha1.LabelTemplate] = fingerprint
 
 	replicas, deadline, history := r.replicas(), int32(deadlineSeconds), int32(2)
 	none, half := intstr.FromInt32(0), intstr.FromString("50%")
@@ -160,10 +160,6 @@ func (r rendering) deployment() (kube.Object, error) {
 		},
 	}, nil
 }
-
-// labelTemplate is on every pod and tells which rendering of the App it came
-// from: a fingerprint of the pod itself, so it changes only when the pods do.
-const labelTemplate = "emerald.dev/template"
 
 // disruptionBudget lets machines be drained one copy at a time.
 func (r rendering) disruptionBudget() kube.Object {

@@ -99,7 +99,7 @@ func podOf(t *testing.T, app *v1alpha1.App, user v1alpha1.ImageUserKind) corev1.
 
 // A change that pods do not see must not restart them.
 func TestPodsRollOnlyForWhatTheySee(t *testing.T) {
-	base := podOf(t, full(), v1alpha1.UserNumeric).Labels[labelTemplate]
+	base := podOf(t, full(), v1alpha1.UserNumeric).Labels[v1alpha1.LabelTemplate]
 	tests := map[string]struct {
 		change func(*v1alpha1.App)
 		rolls  bool
@@ -116,7 +116,7 @@ func TestPodsRollOnlyForWhatTheySee(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			app := full()
 			tt.change(app)
-			if got := podOf(t, app, v1alpha1.UserNumeric).Labels[labelTemplate] != base; got != tt.rolls {
+			if got := podOf(t, app, v1alpha1.UserNumeric).Labels[v1alpha1.LabelTemplate] != base; got != tt.rolls {
 				t.Errorf("pods roll: %v, want %v", got, tt.rolls)
 			}
 		})

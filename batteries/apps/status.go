@@ -200,11 +200,11 @@ type trouble struct{ reason, message string }
 // newestTrouble returns the trouble of the App's current pods, the most telling
 // first.
 func newestTrouble(app *v1alpha1.App, o observed) (trouble, bool) {
-	current := o.deployment.Spec.Template.Labels[labelTemplate]
+	current := o.deployment.Spec.Template.Labels[v1alpha1.LabelTemplate]
 	var found []trouble
 	for i := range o.pods {
 		p := &o.pods[i]
-		if p.DeletionTimestamp != nil || p.Labels[labelTemplate] != current {
+		if p.DeletionTimestamp != nil || p.Labels[v1alpha1.LabelTemplate] != current {
 			continue
 		}
 		if t, ok := troubleOf(app, p); ok {

@@ -171,7 +171,7 @@ func TestJudge(t *testing.T) {
 func TestOldPodsHaveNoSay(t *testing.T) {
 	app := appAt("default", "web", 0)
 	o := scene(t, app).counts(2, 1, 1).pod(waiting("CrashLoopBackOff", ""), 9, exited(1, "Error"))
-	o.pods[0].Labels = map[string]string{labelTemplate: "older"}
+	o.pods[0].Labels = map[string]string{v1alpha1.LabelTemplate: "older"}
 	if tr, ok := newestTrouble(app, *o); ok {
 		t.Errorf("a pod of an older revision is blamed: %v", tr)
 	}

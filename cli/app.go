@@ -1,0 +1,484 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/emerald-platform/emerald/api/v1alpha1"
+	"github.com/emerald-platform/emerald/batteries/apps/client"
+)
+
+// appCommand is what the commands about apps have in common.
+type appCommand struct {
+	env       *env
+	namespace string
+	output    string
+}
+
+func newAppCommand(e *env) *cobra.Command {
+	a := &appCommand{env: e}
+	cmd := &cobra.Command{
+		Use:     "app",
+		Aliases: []string{"apps"},
+		Short:   "See and manage what is deployed",
+	}
+	cmd.PersistentFlags().StringVarP(&a.namespace, "namespace", "n", "", "the namespace the app is in")
+	cmd.AddCommand(a.list(), a.show(), a.logs(), a.scale(), a.rollback(), a.delete(), a.eject())
+	return cmd
+}
+
+// open returns a client and the namespace the user means.
+func (a *appCommand) open() (*client.Client, string, error) {
+	if a.output != "" && a.output != "json" {
+		return nil, "", fmt.Errorf("output %q: use json, or leave it out", a.output)
+	}
+	kube, err := a.env.restConfig()
+	if err != nil {
+		return nil, "", err
+	}
+	c, err := client.New(kube)
+	if err != nil {
+		return nil, "", err
+	}
+	if a.namespace != "" {
+		return c, a.namespace, nil
+	}
+	return c, a.env.namespace(), nil
+}
+
+// complete offers the names of apps to the shell.
+func (a *appCommand) complete(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	c, namespace, err := a.open()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	apps, err := c.List(cmd.Context(), namespace)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for i := range apps {
+		names = append(names, apps[i].Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *appCommand) jsonFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&a.output, "output", "o", "", `"json" for a machine to read`)
+}
+
+func (a *appCommand) json(v any) error {
+	enc := json.NewEncoder(a.env.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func (a *appCommand) list() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List apps", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			if all {
+				namespace = ""
+			}
+			apps, err := c.List(cmd.Context(), namespace)
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.json(v1alpha1.AppList{
+					TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "AppList"}, Items: append([]v1alpha1.App{}, apps...),
+				})
+			}
+			if len(apps) == 0 {
+				fmt.Fprintln(a.env.err, "there are no apps here yet: make one with: emerald deploy")
+				return nil
+			}
+			t := table(a.env.out, all)
+			t.row("NAMESPACE", "NAME", "URL", "READY", "COPIES", "REVISION", "AGE")
+			for i := range apps {
+				app := &apps[i]
+				t.row(app.Namespace, app.Name, app.Status.URL, readiness(app), copiesOf(app),
+					strconv.FormatInt(app.Status.Revision, 10), age(app.CreationTimestamp.Time))
+			}
+			return t.Flush()
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "of all namespaces")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// columns is a table whose first column may be left out.
+type columns struct {
+	*tabwriter.Writer
+	first bool
+}
+
+func table(w io.Writer, first bool) columns {
+	return columns{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0), first}
+}
+
+func (t columns) row(cells ...string) {
+	if !t.first {
+		cells = cells[1:]
+	}
+	fmt.Fprintln(t, strings.Join(cells, "\t"))
+}
+
+// readiness says in a word whether an app is as it should be.
+func readiness(app *v1alpha1.App) string {
+	c := meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionReady)
+	switch {
+	case app.DeletionTimestamp != nil:
+		return "Deleting"
+	case c == nil:
+		return "Unknown"
+	case c.Status == metav1.ConditionTrue && c.Reason == v1alpha1.ReasonReady:
+		return "yes"
+	}
+	return c.Reason
+}
+
+func copiesOf(app *v1alpha1.App) string {
+	return fmt.Sprintf("%d/%d", app.Status.ReadyReplicas, app.Status.Replicas)
+}
+
+func age(t time.Time) string { return duration.HumanDuration(time.Since(t)) }
+
+// appDetails is `emerald app show -o json`.
+type appDetails struct {
+	App     *v1alpha1.App     `json:"app"`
+	History []client.Revision `json:"history"`
+	Pods    []podLine         `json:"pods"`
+}
+
+type podLine struct {
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Ready    bool      `json:"ready"`
+	Restarts int32     `json:"restarts"`
+	Node     string    `json:"node,omitempty"`
+	Created  time.Time `json:"created"`
+}
+
+func (a *appCommand) show() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "show NAME", Short: "Show one app: its state, copies and history", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			details, err := gather(cmd.Context(), c, namespace, args[0])
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.json(details)
+			}
+			return printDetails(a.env.out, details)
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func gather(ctx context.Context, c *client.Client, namespace, name string) (appDetails, error) {
+	app, err := c.Get(ctx, namespace, name)
+	if err != nil {
+		return appDetails{}, err
+	}
+	app.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("App"))
+	app.ManagedFields = nil
+	out := appDetails{App: app, Pods: []podLine{}}
+	if out.History, err = c.History(ctx, app); err != nil {
+		return out, err
+	}
+	pods, err := c.Pods(ctx, app)
+	if err != nil {
+		return out, err
+	}
+	for i := range pods {
+		out.Pods = append(out.Pods, lineOf(&pods[i]))
+	}
+	return out, nil
+}
+
+func lineOf(p *corev1.Pod) podLine {
+	line := podLine{Name: p.Name, State: string(p.Status.Phase), Node: p.Spec.NodeName, Created: p.CreationTimestamp.Time}
+	for _, s := range p.Status.ContainerStatuses {
+		line.Restarts, line.Ready = s.RestartCount, s.Ready
+		switch {
+		case s.State.Waiting != nil && s.State.Waiting.Reason != "":
+			line.State = s.State.Waiting.Reason
+		case s.State.Terminated != nil:
+			line.State = fmt.Sprintf("Exited(%d)", s.State.Terminated.ExitCode)
+		case s.State.Running != nil && !s.Ready:
+			line.State = "Unhealthy"
+		}
+	}
+	if p.DeletionTimestamp != nil {
+		line.State = "Ending"
+	}
+	return line
+}
+
+func printDetails(w io.Writer, d appDetails) error {
+	app := d.App
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	field := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, value)
+		}
+	}
+	field("Name", app.Name)
+	field("Namespace", app.Namespace)
+	field("URL", app.Status.URL)
+	for _, domain := range app.Spec.Domains {
+		field("", "https://"+string(domain))
+	}
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionRouted} {
+		if c := meta.FindStatusCondition(app.Status.Conditions, kind); c != nil {
+			state := "yes"
+			if c.Status != metav1.ConditionTrue || c.Reason == v1alpha1.ReasonStopped {
+				state = fmt.Sprintf("%s: %s", c.Reason, c.Message)
+			}
+			field(kind, state)
+		}
+	}
+	field("Image", app.Spec.Image)
+	field("Port", strconv.Itoa(int(app.Spec.Port)))
+	field("Copies", copiesOf(app))
+	var names []string
+	for _, v := range app.Spec.Env {
+		names = append(names, v.Name)
+	}
+	field("Variables", strings.Join(names, " "))
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(d.Pods) > 0 {
+		fmt.Fprintln(w)
+		t := table(w, true)
+		t.row("COPY", "STATE", "RESTARTS", "MACHINE", "AGE")
+		for _, p := range d.Pods {
+			t.row(p.Name, p.State, strconv.Itoa(int(p.Restarts)), p.Node, age(p.Created))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(d.History) > 0 {
+		fmt.Fprintln(w)
+		t := table(w, true)
+		t.row("REVISION", "HEALTHY", "MADE", "IMAGE", "CAUSE")
+		for _, r := range d.History {
+			number, healthy := strconv.FormatInt(r.Number, 10), "no"
+			if r.Current {
+				number += " *"
+			}
+			if r.Healthy {
+				healthy = "yes"
+			}
+			t.row(number, healthy, age(r.Made)+" ago", shortImage(r.Image), r.Cause)
+		}
+		return t.Flush()
+	}
+	return nil
+}
+
+// shortImage shortens the digest in a reference to what tells versions apart.
+func shortImage(ref string) string {
+	if at := strings.Index(ref, "@sha256:"); at >= 0 && len(ref) > at+20 {
+		return ref[:at+20]
+	}
+	return ref
+}
+
+func (a *appCommand) logs() *cobra.Command {
+	var o client.LogOptions
+	cmd := &cobra.Command{
+		Use: "logs NAME", Short: "Show what an app's copies print", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			app, err := c.Get(cmd.Context(), namespace, args[0])
+			if err != nil {
+				return err
+			}
+			out := bufio.NewWriter(a.env.out)
+			defer out.Flush()
+			prefix := app.Name + "-"
+			return c.Logs(cmd.Context(), app, o, func(pod, text string) error {
+				fmt.Fprintf(out, "%s | %s\n", strings.TrimPrefix(pod, prefix), text)
+				if o.Follow {
+					return out.Flush()
+				}
+				return nil
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.Follow, "follow", "f", false, "go on as more is printed, also by new copies")
+	f.BoolVarP(&o.Previous, "previous", "p", false, "of the copies' life before their last restart")
+	f.Int64Var(&o.Tail, "tail", 200, "lines of each copy; -1 for all")
+	f.DurationVar(&o.Since, "since", 0, "only what is not older than this, for example 10m")
+	return cmd
+}
+
+func (a *appCommand) scale() *cobra.Command {
+	timeout := 5 * time.Minute
+	cmd := &cobra.Command{
+		Use: "scale NAME COPIES", Short: "Set how many copies of an app run", Args: cobra.ExactArgs(2), ValidArgsFunction: a.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.ParseInt(args[1], 10, 32)
+			if err != nil || n < 0 || n > 1000 {
+				return fmt.Errorf("scale app %q to %q: give a number from 0 to 1000", args[0], args[1])
+			}
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			d, err := c.Scale(cmd.Context(), namespace, args[0], int32(n))
+			if err != nil {
+				return err
+			}
+			_, err = followRollout(cmd.Context(), a.env, c, d, timeout)
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait until they are healthy")
+	return cmd
+}
+
+func (a *appCommand) rollback() *cobra.Command {
+	timeout, to := 5*time.Minute, int64(0)
+	cmd := &cobra.Command{
+		Use: "rollback NAME", Short: "Return an app to an earlier revision", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Long: "Rollback returns an app, its image and settings, to the last earlier revision that\nran healthily, or to the one given with --to. `emerald app show` lists them.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			d, revision, err := c.Rollback(cmd.Context(), namespace, args[0], to)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.env.err, "%s returns to revision %d (%s)\n", args[0], revision.Number, shortImage(revision.Image))
+			app, err := followRollout(cmd.Context(), a.env, c, d, timeout)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.env.out, app.Status.URL)
+			return nil
+		},
+	}
+	cmd.Flags().Int64Var(&to, "to", 0, "the revision to return to")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait until it is healthy")
+	return cmd
+}
+
+func (a *appCommand) delete() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Remove an app and all it is made of", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			app, err := c.Get(cmd.Context(), namespace, args[0])
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(yes, fmt.Sprintf("Delete %s (%s) and its history?", app.Name, app.Status.URL)); err != nil {
+				return fmt.Errorf("delete app %q: %w", app.Name, err)
+			}
+			if err := c.Delete(cmd.Context(), app); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.env.err, "%s is gone\n", app.Name)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (a *appCommand) eject() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "eject NAME", Short: "Keep what an app is made of and forget the app", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Long: "Eject removes the App and leaves its Deployment, Service, routes and the rest running,\nowned by nobody: plain Kubernetes objects to keep in files of your own.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, namespace, err := a.open()
+			if err != nil {
+				return err
+			}
+			if _, err := c.Get(cmd.Context(), namespace, args[0]); err != nil {
+				return err
+			}
+			if err := a.confirm(yes, fmt.Sprintf("Eject %s? Emerald will not manage it any more.", args[0])); err != nil {
+				return fmt.Errorf("eject app %q: %w", args[0], err)
+			}
+			if err := c.Eject(cmd.Context(), namespace, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.env.err, "%s is yours: emerald kubectl -n %s get deploy,svc,sa,pdb,httproute,listenerset -l %s=%s -o yaml\n",
+				args[0], namespace, v1alpha1.LabelApp, args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+// errNotConfirmed says that the user did not agree.
+var errNotConfirmed = errors.New("not confirmed: nothing was done: add --yes to do it without asking")
+
+// confirm asks the user, unless yes. Where nobody can answer, nobody agreed.
+func (a *appCommand) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	in, ok := a.env.in.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return errNotConfirmed
+	}
+	fmt.Fprintf(a.env.err, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errNotConfirmed
+	}
+	return nil
+}
