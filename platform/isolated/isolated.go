@@ -128,8 +128,9 @@ func mountsBelow(root string) ([]string, error) {
 	}
 	var out []string
 	for line := range strings.Lines(string(data)) {
+		// proc(5) writes a space in a path as \040.
 		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], root+"/") {
-			out = append(out, f[1])
+			out = append(out, strings.ReplaceAll(f[1], `\040`, " "))
 		}
 	}
 	slices.Reverse(out)
