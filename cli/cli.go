@@ -123,6 +123,7 @@ func commands(e *env) []*cobra.Command {
 		newVersionCommand(e),
 		// Called by the platform itself, hidden from people.
 		newMachineCommand(e),
+		newRunCommand(e),
 		newContainerdCommand(e),
 		newLookupCommand(e),
 	}
