@@ -165,17 +165,14 @@ func stopped(ctx context.Context, err error) error {
 	return err
 }
 
-// Status returns the state of every battery, sorted by name. The shared
-// workloads are listed as "system" while they are not ready. It can be called
+// Status returns the state of every battery, sorted by name, and among them that
+// of the shared workloads under the name battery.SystemBattery. It can be called
 // at any time.
 func (in *Installer) Status() []v1alpha1.BatteryStatus {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var out []v1alpha1.BatteryStatus
 	for name, s := range in.states {
-		if name == battery.SystemBattery && s.phase == v1alpha1.PhaseReady {
-			continue
-		}
 		out = append(out, v1alpha1.BatteryStatus{
 			Name: name, Phase: s.phase, Message: s.message, Since: metav1.NewTime(s.since),
 		})
