@@ -30,7 +30,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/kubeconfig"
 )
+
+// podToken is where a pod finds its service account's token. CoreDNS looks there
+// by itself, and then speaks to the API in the form that costs the least memory.
+const podToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 // drain is how long a server that must go still answers: the time the rest of
 // the cluster needs to stop sending queries here.
@@ -46,15 +51,18 @@ func run(ctx context.Context, s battery.Site) error {
 	if err != nil {
 		return err
 	}
-	kubeconfig, err := writeKubeconfig(filepath.Join(os.TempDir(), "kubeconfig"), s.Kube)
-	if err != nil {
-		return err
+	var file string
+	if s.Kube.BearerTokenFile != podToken {
+		file = filepath.Join(os.TempDir(), "kubeconfig")
+		if err := kubeconfig.Write(file, s.Kube); err != nil {
+			return err
+		}
 	}
 	log.SetFlags(0)
 	log.SetOutput(logLines{s.Log})
 	srv := server{
 		site: s, config: cfg, drain: drain,
-		place: place{port: serverPort, metrics: metricsAddress, kubeconfig: kubeconfig},
+		place: place{port: serverPort, metrics: metricsAddress, kubeconfig: file},
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { found.run(ctx); return nil })

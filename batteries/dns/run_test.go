@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/emerald-platform/emerald/battery/batterytest"
+	"github.com/emerald-platform/emerald/kit/kubeconfig"
 )
 
 // TestServe runs the whole server against an API that holds a small cluster and
@@ -143,8 +144,8 @@ func (r running) lookup(t *testing.T, q Question) Answer {
 func startServer(t *testing.T, s *server, usable func(netip.Addr) bool) running {
 	t.Helper()
 	dir := t.TempDir()
-	kubeconfig, err := writeKubeconfig(filepath.Join(dir, "kubeconfig"), s.site.Kube)
-	if err != nil {
+	file := filepath.Join(dir, "kubeconfig")
+	if err := kubeconfig.Write(file, s.site.Kube); err != nil {
 		t.Fatal(err)
 	}
 	found, err := newResolvers(s.site.Kube, filepath.Join(dir, "resolv.conf"), usable)
@@ -152,7 +153,7 @@ func startServer(t *testing.T, s *server, usable func(netip.Addr) bool) running 
 		t.Fatal(err)
 	}
 	port := freePort(t)
-	s.place = place{port: port, metrics: "127.0.0.1:0", kubeconfig: kubeconfig}
+	s.place = place{port: port, metrics: "127.0.0.1:0", kubeconfig: file}
 	ctx, cancel := context.WithCancel(t.Context())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { found.run(ctx); return nil })
