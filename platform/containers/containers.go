@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -134,7 +136,8 @@ func (r *Runtime) start(ctx context.Context) error {
 		// Not by its path: that may hold a newer program by now, or none.
 		exe = "/proc/self/exe"
 	}
-	identity, err := identify(exe, config)
+	env := childEnvironment(os.Environ())
+	identity, err := identify(exe, config, env)
 	if err != nil {
 		return err
 	}
@@ -147,7 +150,7 @@ func (r *Runtime) start(ctx context.Context) error {
 		if err := durable.WriteFile(filepath.Join(d.Containerd(), "config.toml"), config, 0o600); err != nil {
 			return fmt.Errorf("write containerd's configuration: %w", err)
 		}
-		if p, err = r.spawn(exe, identity); err != nil {
+		if p, err = r.spawn(exe, identity, env); err != nil {
 			return err
 		}
 	}
@@ -162,9 +165,9 @@ func (r *Runtime) start(ctx context.Context) error {
 
 // identify names what a running runtime was made from: the program (by inode,
 // size and time, so that starting needs no read of the whole file), its
-// configuration and the network namespace in which pods on the host network
-// would find themselves.
-func identify(exe string, config []byte) (string, error) {
+// configuration and environment, and the network namespace in which pods on the
+// host network would find themselves.
+func identify(exe string, config []byte, env []string) (string, error) {
 	program, err := os.Stat(exe)
 	if err != nil {
 		return "", fmt.Errorf("identify %s: %w", exe, err)
@@ -174,7 +177,7 @@ func identify(exe string, config []byte) (string, error) {
 		return "", fmt.Errorf("identify the network namespace: %w", err)
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%d %d %d\n%s\n%s\n", program.Sys().(*syscall.Stat_t).Ino, program.Size(), program.ModTime().UnixNano(), netns, containerdVersion)
+	fmt.Fprintf(h, "%d %d %d\n%s\n%s\n%q\n", program.Sys().(*syscall.Stat_t).Ino, program.Size(), program.ModTime().UnixNano(), netns, containerdVersion, env)
 	h.Write(config)
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
@@ -208,19 +211,19 @@ func (r *Runtime) adopt(ctx context.Context, identity string) (*process, error) 
 }
 
 // spawn starts a new runtime as a child in a session of its own.
-func (r *Runtime) spawn(exe, identity string) (*process, error) {
+func (r *Runtime) spawn(exe, identity string, env []string) (*process, error) {
 	d := r.options.Dirs
 	if err := (cgroup.Tree{Root: r.options.CgroupRoot}).Create(cgroup.Runtime); err != nil {
 		return nil, err
 	}
-	env, err := childEnvironment(os.Environ(), order{
+	task, err := json.Marshal(order{
 		Identity:   identity,
 		Lock:       d.ContainerdLock(),
 		Log:        filepath.Join(d.Log(), "containerd.log"),
 		CgroupRoot: r.options.CgroupRoot,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("describe containerd's task: %w", err)
 	}
 	// What comes before logging is set up, or after a crash: rare and short.
 	stderr, err := os.OpenFile(filepath.Join(d.Log(), "containerd.stderr"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -236,7 +239,7 @@ func (r *Runtime) spawn(exe, identity string) (*process, error) {
 	cmd := exec.Command(exe, "containerd", "--config", filepath.Join(d.Containerd(), "config.toml"))
 	cmd.Args[0] = "emerald"
 	cmd.Dir = "/"
-	cmd.Env = env
+	cmd.Env = append(slices.Clone(env), orderVariable+"="+string(task))
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	// A session of its own: a signal to the machine's terminal or process
 	// group must not end the containers.

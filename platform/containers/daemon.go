@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/cmd/containerd/command"
@@ -175,19 +176,22 @@ func canRaise() bool {
 }
 
 // childEnvironment keeps what the runtime needs of the machine's environment:
-// the search path and the proxies for image pulls.
-func childEnvironment(environ []string, o order) ([]string, error) {
-	data, err := json.Marshal(o)
-	if err != nil {
-		return nil, fmt.Errorf("describe containerd's task: %w", err)
-	}
-	out := []string{orderVariable + "=" + string(data)}
+// the search path, the proxies for image pulls, and what tells this machine
+// from others, in an order of its own.
+func childEnvironment(environ []string) []string {
+	var out []string
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
 		switch strings.ToUpper(name) {
-		case "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ":
+		case orderVariable:
+		case "PATH", "HOME", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GODEBUG":
 			out = append(out, kv)
+		default:
+			if strings.HasPrefix(name, "EMERALD_") {
+				out = append(out, kv)
+			}
 		}
 	}
-	return out, nil
+	slices.Sort(out)
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/kubernetes/cmd/kubelet/app"
@@ -65,6 +66,15 @@ func runKubelet(ctx context.Context, o Options, resolvConf string) error {
 	return nil
 }
 
+// openFiles returns how many files this process may open, at most want.
+func openFiles(want int64) int64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max > uint64(want) {
+		return want
+	}
+	return int64(limit.Max)
+}
+
 // kubeletConfiguration returns the node's part of upstream's configuration:
 // its defaults, and what is said here.
 func kubeletConfiguration(o Options, resolvConf string) (*kubeletconfig.KubeletConfiguration, error) {
@@ -97,6 +107,8 @@ func kubeletConfiguration(o Options, resolvConf string) (*kubeletconfig.KubeletC
 	c.SeccompDefault = true
 	c.RegisterWithTaints = o.Taints
 	c.NodeStatusUpdateFrequency = metav1.Duration{Duration: 10 * time.Second}
+	// More than is allowed it would not get, and complain.
+	c.MaxOpenFiles = openFiles(c.MaxOpenFiles)
 	// Containers outlive the kubelet on purpose, and a machine that shuts down
 	// must not wait for them twice.
 	c.ShutdownGracePeriod = metav1.Duration{}
