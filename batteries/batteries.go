@@ -2,6 +2,7 @@
 package batteries
 
 import (
+	"github.com/emerald-platform/emerald/batteries/certs"
 	"github.com/emerald-platform/emerald/batteries/dns"
 	"github.com/emerald-platform/emerald/battery"
 )
@@ -9,6 +10,7 @@ import (
 // All is every battery, in layers that a reader follows from the ground up. The
 // order means nothing to the platform: that comes from Needs.
 var All = []battery.Battery{
-	// Names
+	// Names and trust
 	dns.Battery,
+	certs.Battery,
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -32,7 +33,7 @@ file, mount, network device, firewall rule, control group or process.`,
 			if wipe && !yes && !confirm(e, fmt.Sprintf("This deletes every app, image and volume in %s. Go on?", d.Data)) {
 				return fmt.Errorf("nothing was deleted: to go on without a question: emerald down --wipe --yes")
 			}
-			if err := machine.Down(cmd.Context(), d, wipe); err != nil {
+			if err := machine.Down(cmd.Context(), d, wipe, slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelWarn}))); err != nil {
 				return err
 			}
 			if wipe {

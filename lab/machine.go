@@ -120,8 +120,14 @@ func (m *Machine) Run(cmd *exec.Cmd) error {
 
 // UpFlags are what `emerald up` needs to know to be this machine.
 func (m *Machine) UpFlags() []string {
-	return []string{"--node", m.Name, "--address", m.Address.String(), "--cgroup-root", m.tree().Root}
+	return []string{"--node", m.Name, "--address", m.Address.String(), "--cgroup-root", m.CgroupRoot()}
 }
+
+// Do runs f with the machine's network: one thread, not its goroutines.
+func (m *Machine) Do(f func() error) error { return m.ns.do(f) }
+
+// CgroupRoot is the control group that holds the machine's processes.
+func (m *Machine) CgroupRoot() string { return m.tree().Root }
 
 // Dial connects as a program on the machine would.
 func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {

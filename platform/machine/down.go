@@ -2,8 +2,13 @@ package machine
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
 
 	"github.com/emerald-platform/emerald/platform/dirs"
+	"github.com/emerald-platform/emerald/platform/wipe"
 )
 
 // Preflight names everything that keeps a machine with these settings from
@@ -11,10 +16,34 @@ import (
 func Preflight(d dirs.Dirs, s Settings) error { return nil }
 
 // Down stops the machine, its container runtime and every container, and with
-// wipe removes everything that any of them left on the host.
-func Down(ctx context.Context, d dirs.Dirs, wipe bool) error {
-	if err := removeService(ctx, d, wipe); err != nil {
+// everything also removes all data and whatever else was left on the host. It
+// works as well when nothing runs, or only half of it.
+func Down(ctx context.Context, d dirs.Dirs, everything bool, log *slog.Logger) error {
+	s, err := LoadSettings(d)
+	if err != nil && !everything {
+		return err // nothing but wiping helps against broken settings
+	}
+	if err := removeService(ctx, d, everything); err != nil {
 		return err
 	}
-	return Stop(ctx, d, haltGrace)
+	if err := Stop(ctx, d, haltGrace); err != nil {
+		return err
+	}
+	o := wipe.Options{Dirs: d, CgroupRoot: s.CgroupRoot, Log: log}
+	if everything {
+		if err := wipe.All(ctx, o); err != nil {
+			return fmt.Errorf("remove every trace: %w", err)
+		}
+		return nil
+	}
+	if err := wipe.Down(ctx, o); err != nil {
+		return fmt.Errorf("stop everything: %w", err)
+	}
+	// The lock and the socket of a machine that is down say nothing.
+	for _, path := range []string{lockPath(d), socketPath(d)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }

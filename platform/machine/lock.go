@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,8 +23,12 @@ var ErrRunning = errors.New("emerald is running already")
 
 func lockPath(d dirs.Dirs) string { return d.InRun("machine.lock") }
 
+// lockPatience is how long a new machine waits for the lock: one that has just
+// ended, or somebody who looks whether it has, lets go within moments.
+const lockPatience = 2 * time.Second
+
 // takeLock makes this process the machine. The returned file must stay open.
-func takeLock(d dirs.Dirs) (*os.File, error) {
+func takeLock(ctx context.Context, d dirs.Dirs) (*os.File, error) {
 	if err := os.MkdirAll(d.Run, 0o755); err != nil {
 		return nil, fmt.Errorf("make the run directory: %w", err)
 	}
@@ -31,12 +36,24 @@ func takeLock(d dirs.Dirs) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+	deadline := time.Now().Add(lockPatience)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		if time.Now().After(deadline) {
+			f.Close()
 			return nil, fmt.Errorf("%w as process %d: see it with: emerald status", ErrRunning, PID(d))
 		}
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		if err := Pause(ctx, 5*time.Millisecond); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	if err := f.Truncate(0); err != nil {
 		f.Close()
@@ -56,8 +73,10 @@ func PID(d dirs.Dirs) int {
 		return 0
 	}
 	defer f.Close()
+	// A shared lock is had at once unless somebody is the machine; closing the
+	// file lets go of it, and takeLock has patience with that moment.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-		return 0 // nobody holds it; closing lets go again
+		return 0
 	}
 	raw, err := os.ReadFile(lockPath(d))
 	if err != nil {

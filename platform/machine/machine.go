@@ -78,7 +78,7 @@ const (
 // Run is the machine. It blocks until ctx ends, and returns nil then, or the
 // first error that the machine cannot live with.
 func Run(ctx context.Context, o Options) error {
-	lock, err := takeLock(o.Dirs)
+	lock, err := takeLock(ctx, o.Dirs)
 	if err != nil {
 		return err
 	}

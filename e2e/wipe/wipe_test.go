@@ -1,0 +1,80 @@
+//go:build e2e
+
+// Package wipe checks that `emerald down --wipe` leaves a host as it was, after
+// a good life and after a crash.
+package wipe
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/emerald-platform/emerald/e2e/fixture"
+	"github.com/emerald-platform/emerald/platform/wipe"
+)
+
+func TestWipe(t *testing.T) {
+	tests := []struct {
+		reason string
+		before func(t *testing.T, m *fixture.Machine)
+	}{
+		{reason: "after a good life", before: func(*testing.T, *fixture.Machine) {}},
+		{reason: "after down", before: func(_ *testing.T, m *fixture.Machine) { m.Emerald("down") }},
+		{reason: "after the machine and its runtime were killed", before: kill},
+	}
+	for _, tt := range tests {
+		t.Run(tt.reason, func(t *testing.T) {
+			m := fixture.New(t)
+			before := snapshot(t, m)
+			m.Emerald(append([]string{"up"}, m.UpFlags()...)...)
+			m.Eventually("the node is ready", 10*time.Second, m.NodeReady)
+			tt.before(t, m)
+			m.Emerald("down", "--wipe", "--yes")
+			for _, line := range wipe.Diff(before, snapshot(t, m)) {
+				t.Errorf("differs after the wipe: %s", line)
+			}
+		})
+	}
+}
+
+// snapshot looks at the host from the machine's network.
+func snapshot(t *testing.T, m *fixture.Machine) (s wipe.Snapshot) {
+	t.Helper()
+	err := m.Do(func() (err error) {
+		s, err = wipe.Take(wipe.Scope{
+			Files:   []string{m.Dirs.Data, m.Dirs.Run, m.Home, "/etc", "/run", "/opt", "/var/lib", "/var/log", "/root/.kube"},
+			Except:  []string{"/run/emlab", "/etc/mtab"},
+			Cgroups: []string{m.CgroupRoot()},
+		})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// kill ends the machine's process and its container runtime together, so that
+// neither brings back the other.
+func kill(t *testing.T, m *fixture.Machine) {
+	for _, name := range []string{"machine.lock", "containerd.lock"} {
+		raw, err := os.ReadFile(m.Dirs.InRun(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(firstNumber.FindString(string(raw)))
+		if err != nil {
+			t.Fatalf("%s names no process: %q", name, raw)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// firstNumber finds the process ID that a lock begins with.
+var firstNumber = regexp.MustCompile("[0-9]+")
