@@ -78,6 +78,9 @@ func Run(ctx context.Context, o Options) error {
 	// What an earlier run learned is good until the API says otherwise.
 	if c, err := ReadConfig(o.Dirs); err == nil && c != nil {
 		if err := n.apply(ctx, c.PodCIDRs); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
 	}
@@ -153,6 +156,9 @@ func (n *network) loop(ctx context.Context) error {
 				continue
 			}
 			if err := n.apply(ctx, ranges); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
 				return err
 			}
 		case <-tick.C:

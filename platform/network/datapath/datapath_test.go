@@ -61,7 +61,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	w.outside = newNamespace(t, filepath.Join(w.dir, "outside"))
+	w.outside = isolated.NetNS(t)
 	link(t, w.outside)
 	t.Cleanup(func() {
 		if _, err := w.Collect(context.Background(), func(*datapath.Attachment) bool { return false }); err != nil {
@@ -72,35 +72,6 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	return w
-}
-
-// newNamespace makes a network namespace that lives at path.
-func newNamespace(t *testing.T, path string) string {
-	t.Helper()
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	made := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread dies with its namespace.
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-		}
-		if err == nil {
-			var lo netlink.Link
-			if lo, err = netlink.LinkByName("lo"); err == nil {
-				err = netlink.LinkSetUp(lo)
-			}
-		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
-	return path
 }
 
 // link connects the machine with the outside, which knows nothing of pods.
@@ -150,7 +121,7 @@ func (w *world) attach(t *testing.T, ports ...datapath.PortMapping) *datapath.At
 	name := fmt.Sprintf("pod-%d", w.pods)
 	a := &datapath.Attachment{
 		Container: name, Interface: "eth0", Pod: "default/" + name,
-		NetNS: newNamespace(t, filepath.Join(w.dir, name)), Ports: ports,
+		NetNS: isolated.NetNS(t), Ports: ports,
 	}
 	if err := w.Attach(t.Context(), a); err != nil {
 		t.Fatal(err)
