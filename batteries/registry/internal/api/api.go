@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,11 +50,14 @@ type Caller struct {
 	Extra  map[string][]string
 }
 
-// Errors that an Authenticate function returns.
+// Errors that an Authenticate function returns. They are compared with errors.Is.
 var (
 	// ErrUnauthenticated says that the request carries no credentials or wrong
 	// ones.
 	ErrUnauthenticated = errors.New("not logged in")
+	// ErrUnavailable says that whom to ask about a caller does not answer. An
+	// Authorize function may return it, too.
+	ErrUnavailable = errors.New("the cluster does not say who may do what")
 )
 
 // Options make a [Handler].
@@ -165,6 +169,9 @@ func (r *request) serve() error {
 			return err
 		}
 		about = r.repo.Name()
+		if !strings.Contains(about, "/") {
+			return store.ErrNameInvalid // it has no namespace, so nobody has rights there
+		}
 	}
 	if err := r.allowed(action, about); err != nil {
 		return err

@@ -70,6 +70,8 @@ func (r *request) explain(err error) *failure {
 		return own
 	case errors.Is(err, ErrUnauthenticated):
 		return &failure{http.StatusUnauthorized, "UNAUTHORIZED", err.Error() + ": log in with: emerald registry login", nil}
+	case errors.Is(err, ErrUnavailable):
+		return &failure{http.StatusServiceUnavailable, "UNAVAILABLE", ErrUnavailable.Error() + ": try again in a moment", nil}
 	case errors.As(err, &missing):
 		return &failure{http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN", "the manifest names blobs that " + repo + " does not hold: push them first", missing.Digests}
 	case errors.As(err, &quota):
