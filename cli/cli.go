@@ -120,11 +120,13 @@ func commands(e *env) []*cobra.Command {
 		newAppCommand(e),
 		newKubectlCommand(e),
 		newKubeconfigCommand(e),
+		newRegistryCommand(e),
 		newVersionCommand(e),
 		// Called by the platform itself, hidden from people.
 		newMachineCommand(e),
 		newRunCommand(e),
 		newContainerdCommand(e),
 		newLookupCommand(e),
+		newCredentialProviderCommand(e),
 	}
 }
