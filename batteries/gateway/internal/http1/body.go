@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 )
@@ -9,23 +10,20 @@ import (
 // framing. It never reads past the body's end. It is not safe for concurrent
 // use.
 type Body struct {
-	src     *Reader
-	left    int64 // of the body, or of the current chunk
-	limit   int64 // bytes still allowed; negative for no limit
-	chunked bool
-	toEOF   bool
-	started bool // a chunk was read, so a CRLF follows its data
-	err     error
-	// Trailers holds the trailer fields of a chunked body once Read returned
-	// io.EOF. Fields that frame or route a message are left out (RFC 9110
-	// §6.5.1).
-	Trailers []Field
+	src      *Reader
+	left     int64 // of the body, or of the current chunk
+	limit    int64 // bytes still allowed; negative for no limit
+	chunked  bool
+	toEOF    bool
+	started  bool // a chunk was read, so a CRLF follows its data
+	err      error
+	trailers []Field
 }
 
 // Reset makes the body read from src. Length is as in [Request] and
 // [Response]; limit is the most bytes it may deliver, negative for any number.
 func (b *Body) Reset(src *Reader, length, limit int64) {
-	*b = Body{src: src, limit: limit, Trailers: b.Trailers[:0]}
+	*b = Body{src: src, limit: limit, trailers: b.trailers[:0]}
 	switch {
 	case length == UntilClose:
 		b.toEOF = true
@@ -41,8 +39,32 @@ func (b *Body) Reset(src *Reader, length, limit int64) {
 	}
 }
 
+// Trailers returns the trailer fields of a chunked body once Read returned
+// io.EOF. Fields that frame or route a message are left out (RFC 9110 §6.5.1).
+func (b *Body) Trailers() []Field { return b.trailers }
+
 // Done tells whether the body was read to its end, trailers included.
 func (b *Body) Done() bool { return b.err == io.EOF }
+
+// Ready tells whether Read has something to return without waiting for the
+// source.
+func (b *Body) Ready() bool {
+	if b.err != nil {
+		return true
+	}
+	unread := b.src.Peek()
+	if !b.chunked || b.left > 0 {
+		return len(unread) > 0
+	}
+	if b.started {
+		unread = bytes.TrimPrefix(unread, endOfLine)
+	}
+	// A chunk's size is of use only with the first byte after it.
+	i := bytes.IndexByte(unread, '\n')
+	return i >= 0 && i+1 < len(unread)
+}
+
+var endOfLine = []byte("\r\n")
 
 // Buffered tells whether the whole rest of the body can be read without
 // waiting for the source. It is never true of chunked bodies.
@@ -152,15 +174,15 @@ func (b *Body) readTrailers() error {
 		if len(line) == 0 {
 			return io.EOF
 		}
-		if total += len(line); total > 4*maxChunkLine || len(b.Trailers) == maxFields {
+		if total += len(line); total > 4*maxChunkLine || len(b.trailers) == maxFields {
 			return ErrHeadTooLarge
 		}
-		b.Trailers, err = parseFields(b.Trailers, string(line)+"\r\n\r\n")
+		b.trailers, err = parseFields(b.trailers, string(line)+"\r\n\r\n")
 		if err != nil {
 			return err
 		}
-		if f := b.Trailers[len(b.Trailers)-1]; f.Kind == Host || f.Kind.HopByHop() || f.Kind.Provenance() || EqualFold(f.Name, "authorization") {
-			b.Trailers = b.Trailers[:len(b.Trailers)-1]
+		if f := b.trailers[len(b.trailers)-1]; f.Kind == Host || f.Kind.HopByHop() || f.Kind.Provenance() || EqualFold(f.Name, "authorization") {
+			b.trailers = b.trailers[:len(b.trailers)-1]
 		}
 	}
 }

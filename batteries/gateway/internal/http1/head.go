@@ -117,6 +117,17 @@ func (r *Request) splitTarget() (authority string, err error) {
 	return authority, nil
 }
 
+// ValidTarget tells whether s can be the origin form of a request target, or
+// "*", and authority what the request is for. HTTP/2 allows more than can be
+// sent on over HTTP/1.1.
+func ValidTarget(s, authority string) bool {
+	if s == "" || s[0] != '/' && s != "*" || !all(s, classTarget) || strings.IndexByte(s, '#') >= 0 {
+		return false
+	}
+	path, _, _ := strings.Cut(s, "?")
+	return validEscapes(path) && validAuthority(authority)
+}
+
 // validAuthority tells whether s is a host name or address with an optional
 // port (RFC 9110 §7.2), without user information. An empty host is valid.
 func validAuthority(s string) bool {
@@ -265,6 +276,9 @@ type Response struct {
 	// Length is the length of the body: -1 for chunked, -2 for "until the
 	// connection closes".
 	Length int64
+	// Declared is the value of Content-Length, or -1: the length of the body
+	// that a response to HEAD or a 304 leaves out.
+	Declared int64
 	// Close says that the connection cannot be used again.
 	Close bool
 }
@@ -314,7 +328,7 @@ func ParseResponse(r *Response, head, method string) error {
 
 func (r *Response) interpret(method string) error {
 	lengths, chunked, keepAlive := 0, false, false
-	r.Length = UntilClose
+	r.Length, r.Declared = UntilClose, -1
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		switch f.Kind {
@@ -326,7 +340,7 @@ func (r *Response) interpret(method string) error {
 				return fmt.Errorf("%w: Content-Length", ErrMalformed)
 			}
 			lengths++
-			r.Length = n
+			r.Length, r.Declared = n, n
 		case TransferEncoding:
 			if chunked || !EqualFold(f.Value, "chunked") {
 				return ErrCoding

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -189,8 +190,8 @@ func TestBody(t *testing.T) {
 			if string(left) != tc.left {
 				t.Errorf("left %q, want %q", left, tc.left)
 			}
-			if name == "trailers" && string(AppendFields(nil, b.Trailers)) != "X-Sum: 1\r\n" {
-				t.Errorf("trailers %v", b.Trailers)
+			if name == "trailers" && string(AppendFields(nil, b.Trailers())) != "X-Sum: 1\r\n" {
+				t.Errorf("trailers %v", b.Trailers())
 			}
 		})
 	}
@@ -218,23 +219,64 @@ func TestReaderHead(t *testing.T) {
 	}
 }
 
-// A chunked body copied as chunked arrives as the same body.
-func TestCopyBody(t *testing.T) {
+// A chunked body sent as chunked arrives as the same body.
+func TestSend(t *testing.T) {
+	for _, size := range []int{1 << 10, 32 << 10} {
+		want := strings.Repeat("hello", 3000)
+		var r Reader
+		r.Reset(strings.NewReader(fmt.Sprintf("%x\r\n%s\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n", len(want), want)), make([]byte, 512))
+		want += " world"
+		var b Body
+		b.Reset(&r, -1, -1)
+		var sent bytes.Buffer
+		n, readErr, writeErr := Send(&sent, append(make([]byte, 0, size), "head"...), &b, true)
+		if int(n) != len(want) || readErr != nil || writeErr != nil {
+			t.Fatalf("got %d, %v, %v", n, readErr, writeErr)
+		}
+		if head := sent.Next(4); string(head) != "head" {
+			t.Fatalf("head %q", head)
+		}
+		var r2 Reader
+		r2.Reset(&sent, make([]byte, 64))
+		b.Reset(&r2, -1, -1)
+		got, err := io.ReadAll(&b)
+		if string(got) != want || err != nil || len(b.Trailers()) != 1 {
+			t.Errorf("got %d bytes, %v, trailers %v", len(got), err, b.Trailers())
+		}
+	}
+}
+
+// A stream's pieces are sent on as they come, wherever packets are cut.
+func TestSendHoldsNothingBack(t *testing.T) {
+	in, feed := io.Pipe()
+	out, sink := io.Pipe()
+	go func() {
+		var r Reader
+		r.Reset(in, make([]byte, 512))
+		var b Body
+		b.Reset(&r, -1, -1)
+		_, _, _ = Send(sink, make([]byte, 0, 1<<10), &b, true)
+		sink.Close()
+	}()
 	var r Reader
-	r.Reset(strings.NewReader("5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n"), make([]byte, 64))
+	r.Reset(out, make([]byte, 512))
 	var b Body
 	b.Reset(&r, -1, -1)
-	var out bytes.Buffer
-	n, readErr, writeErr := CopyBody(&out, &b, true, make([]byte, 4200))
-	if n != 11 || readErr != nil || writeErr != nil {
-		t.Fatalf("got %d, %v, %v", n, readErr, writeErr)
+	for _, piece := range []string{"5\r\nfirst\r\n", "6\r\nsecond\r\n5", "\r\nthird\r", "\n0\r\n\r\n"} {
+		if _, err := feed.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+		want := strings.FieldsFunc(piece, func(r rune) bool { return r < 'a' })
+		if len(want) == 0 {
+			break
+		}
+		got := make([]byte, len(want[0]))
+		if _, err := io.ReadFull(&b, got); err != nil || string(got) != want[0] {
+			t.Fatalf("after %q: got %q, %v", piece, got, err)
+		}
 	}
-	var r2 Reader
-	r2.Reset(&out, make([]byte, 64))
-	b.Reset(&r2, -1, -1)
-	got, err := io.ReadAll(&b)
-	if string(got) != "hello world" || err != nil || len(b.Trailers) != 1 {
-		t.Errorf("got %q, %v, trailers %v", got, err, b.Trailers)
+	if _, err := b.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("end: got %v", err)
 	}
 }
 

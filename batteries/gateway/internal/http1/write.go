@@ -48,16 +48,6 @@ func AppendLength(b []byte, length int64) []byte {
 	return append(b, "Transfer-Encoding: chunked\r\n"...)
 }
 
-// ChunkOverhead is how many bytes AppendChunkSize appends at most.
-const ChunkOverhead = 18
-
-// AppendChunkSize appends the line before n bytes of chunk data, which the
-// caller ends with CRLF.
-func AppendChunkSize(b []byte, n int) []byte {
-	b = strconv.AppendInt(b, int64(n), 16)
-	return append(b, "\r\n"...)
-}
-
 // AppendLastChunk appends the end of a chunked body with its trailer fields.
 func AppendLastChunk(b []byte, trailers []Field) []byte {
 	b = append(b, "0\r\n"...)
@@ -65,42 +55,71 @@ func AppendLastChunk(b []byte, trailers []Field) []byte {
 	return append(b, "\r\n"...)
 }
 
-// CopyBody copies a body to a connection until its end, framing it anew:
-// chunked if chunked is set, else as it is. Every piece is written as soon as
-// it was read, so that streams stream. Buf must be longer than 4 KiB. It
-// returns the number of body bytes written, and on errors tells which side
-// failed.
-func CopyBody(dst io.Writer, src *Body, chunked bool, buf []byte) (n int64, readErr, writeErr error) {
+// Source is a body to send: a [Body], or anything like it.
+type Source interface {
+	io.Reader
+	// Ready tells whether Read will return at once. False is a safe answer.
+	Ready() bool
+	// Trailers returns the trailer fields after Read returned io.EOF.
+	Trailers() []Field
+}
+
+// chunkFrame is what surrounds the data of a chunk: four digits of its size,
+// and two line ends.
+const chunkFrame = 4 + 2 + 2
+
+// Send writes out, which holds a head or nothing, and the body after it, in as
+// few writes as possible; but what was read is never held back while waiting
+// for more. The body is framed as chunked if that is set, else sent as it is.
+// The spare capacity of out is the space used, and must be 1 to 64 KiB. It
+// returns the number of body bytes written, and which side failed.
+func Send(w io.Writer, out []byte, body Source, chunked bool) (n int64, readErr, writeErr error) {
+	frame := 0
+	if chunked {
+		frame = chunkFrame
+	}
+	full := cap(out) - cap(out)/4
 	for {
-		at := 0
-		if chunked {
-			at = ChunkOverhead
-		}
-		m, err := src.Read(buf[at : len(buf)-2])
-		if m > 0 {
-			out := buf[at : at+m]
-			if chunked {
-				var size [ChunkOverhead]byte
-				line := AppendChunkSize(size[:0], m)
-				start := at - len(line)
-				copy(buf[start:], line)
-				out = append(buf[start:at+m], "\r\n"...)
-			}
-			if _, err := dst.Write(out); err != nil {
+		if len(out) > 0 && (len(out) > full || !body.Ready()) {
+			if _, err := w.Write(out); err != nil {
 				return n, nil, err
+			}
+			out = out[:0]
+		}
+		at := len(out)
+		if chunked {
+			at += chunkFrame - 2
+		}
+		m, err := body.Read(out[at : cap(out)-frame])
+		if m > 0 {
+			if chunked {
+				out = appendChunkSize(out, m)
+				out = append(out[:at+m], "\r\n"...)
+			} else {
+				out = out[:at+m]
 			}
 			n += int64(m)
 		}
+		if err != nil && err != io.EOF {
+			// Half a body is of use to nobody, half a head neither.
+			return n, err, nil
+		}
 		if err == io.EOF {
 			if chunked {
-				if _, err := dst.Write(AppendLastChunk(buf[:0], src.Trailers)); err != nil {
-					return n, nil, err
-				}
+				out = AppendLastChunk(out, body.Trailers())
+			}
+			if len(out) > 0 {
+				_, err = w.Write(out)
+				return n, nil, err
 			}
 			return n, nil, nil
 		}
-		if err != nil {
-			return n, err, nil
-		}
 	}
+}
+
+// appendChunkSize appends the line before n bytes of a chunk, always of the
+// same length, so that its place can be left open before n is known.
+func appendChunkSize(b []byte, n int) []byte {
+	const digits = "0123456789abcdef"
+	return append(b, digits[n>>12&15], digits[n>>8&15], digits[n>>4&15], digits[n&15], '\r', '\n')
 }
