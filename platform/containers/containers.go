@@ -136,7 +136,7 @@ func (r *Runtime) start(ctx context.Context) error {
 		// Not by its path: that may hold a newer program by now, or none.
 		exe = "/proc/self/exe"
 	}
-	env := childEnvironment(os.Environ())
+	env := childEnvironment(os.Environ(), d.Bin())
 	identity, err := identify(exe, config, env)
 	if err != nil {
 		return err

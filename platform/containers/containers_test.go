@@ -6,10 +6,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -146,12 +151,38 @@ func (m *machine) runtimePID(t *testing.T) int {
 	return 0
 }
 
+// processes returns the first process of every running container.
+func (m *machine) processes(t *testing.T) []uint32 {
+	t.Helper()
+	// A connection that was broken a moment ago is not tried for a second.
+	client, err := containerd.New(m.runtime.Socket, containerd.WithDefaultNamespace(containers.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	tasks, err := client.TaskService().List(namespaces.WithNamespace(t.Context(), containers.Namespace), new(tasks.ListTasksRequest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []uint32
+	for _, task := range tasks.Tasks {
+		if task.Status == tasktypes.Status_RUNNING {
+			out = append(out, task.Pid)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // TestContainersOutlive checks what the package promises: pods go on running
 // whatever happens to the machine process and to the runtime.
 func TestContainersOutlive(t *testing.T) {
 	m := newMachine(t)
 	m.runPod(t, "one")
-	pid := m.runtimePID(t)
+	pid, processes := m.runtimePID(t), m.processes(t)
+	if len(processes) != 1 {
+		t.Fatalf("processes of the pod: %v", processes)
+	}
 
 	t.Run("a machine process that starts again adopts the runtime", func(t *testing.T) {
 		start(t, m.Options)
@@ -185,6 +216,9 @@ func TestContainersOutlive(t *testing.T) {
 		if got := m.readyPods(t); len(got) != 1 {
 			t.Errorf("pods: %v, want one", got)
 		}
+		if got := m.processes(t); !slices.Equal(got, processes) {
+			t.Errorf("processes of the pod: %v, were %v", got, processes)
+		}
 		m.runPod(t, "two")
 	})
 	t.Run("a runtime of another configuration is replaced", func(t *testing.T) {
@@ -202,6 +236,9 @@ func TestContainersOutlive(t *testing.T) {
 		start(t, o)
 		if got := m.runtimePID(t); got == before {
 			t.Errorf("containerd is still process %d", got)
+		}
+		if got := m.processes(t); len(got) != 2 || !slices.Contains(got, processes[0]) {
+			t.Errorf("processes of the pods: %v, want two and %v among them", got, processes)
 		}
 		if got := m.readyPods(t); len(got) != 2 {
 			t.Errorf("pods: %v, want two", got)

@@ -176,21 +176,29 @@ func canRaise() bool {
 }
 
 // childEnvironment keeps what the runtime needs of the machine's environment:
-// the search path, the proxies for image pulls, and what tells this machine
-// from others, in an order of its own.
-func childEnvironment(environ []string) []string {
-	var out []string
+// the search path with the machine's own programs in front, the proxies for
+// image pulls, and what tells this machine from others. Of a variable that is
+// set twice the last counts, as for every program. The order is always the same.
+func childEnvironment(environ []string, programs string) []string {
+	kept := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	for _, kv := range environ {
-		name, _, _ := strings.Cut(kv, "=")
+		name, value, _ := strings.Cut(kv, "=")
 		switch strings.ToUpper(name) {
 		case orderVariable:
 		case "PATH", "HOME", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GODEBUG":
-			out = append(out, kv)
+			kept[name] = value
 		default:
 			if strings.HasPrefix(name, "EMERALD_") {
-				out = append(out, kv)
+				kept[name] = value
 			}
 		}
+	}
+	// A process that the runtime started inherits it and may be the machine
+	// again.
+	kept["PATH"] = programs + ":" + strings.TrimPrefix(kept["PATH"], programs+":")
+	var out []string
+	for name, value := range kept {
+		out = append(out, name+"="+value)
 	}
 	slices.Sort(out)
 	return out
