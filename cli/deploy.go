@@ -133,10 +133,13 @@ func (d *deployment) run(cmd *cobra.Command, target string) error {
 	if err := apps.CheckHosts(ctx, d.namespace, d.name, change.Domains); err != nil {
 		return err
 	}
-	if dir {
-		err = d.build(ctx, kube, target, &change)
-	} else {
+	switch {
+	case !dir:
 		err = d.resolve(ctx, apps, target, &change)
+	case manifest != nil && manifest.Spec.Image != "":
+		err = d.resolve(ctx, apps, manifest.Spec.Image, &change)
+	default:
+		err = d.build(ctx, kube, target, &change)
 	}
 	if err != nil {
 		return err
@@ -377,7 +380,7 @@ func (d *deployment) resolve(ctx context.Context, apps *client.Client, ref strin
 	image, err := apps.Resolve(ctx, d.namespace, ref)
 	switch {
 	case errors.Is(err, client.ErrUnreachable):
-		fmt.Fprintf(d.env.err, "note: %v: the cluster pulls it by its tag\n", err)
+		fmt.Fprintf(d.env.err, "note: %v: the cluster pulls it by that name\n", err)
 		change.Image = ref
 		return nil
 	case err != nil:

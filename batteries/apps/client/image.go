@@ -2,14 +2,12 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,13 +16,16 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/distribution/reference"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
+	"github.com/emerald-platform/emerald/kit/reach"
 )
 
 // Image is what a registry says about an image.
@@ -51,13 +52,16 @@ func (c *Client) Resolve(ctx context.Context, namespace, image string) (Image, e
 		return Image{}, fmt.Errorf("image %q is no reference: %w: write it like registry.emerald.localhost/default/web:1", image, err)
 	}
 	named = reference.TagNameOnly(named)
+	ctx, cancel := context.WithTimeoutCause(log.WithLogger(ctx, quiet()), askRegistry, errSlow)
+	defer cancel()
 	opts := docker.ResolverOptions{}
 	hosts := []docker.RegistryOpt{docker.WithClient(&http.Client{Timeout: time.Minute})}
 	if domain, err := c.Domain(ctx); err == nil && reference.Domain(named) == "registry."+domain {
-		platform, err := c.platformHTTP(ctx)
+		route, err := reach.New(ctx, c.kube)
 		if err != nil {
-			return Image{}, err
+			return Image{}, fmt.Errorf("find the platform's registry: %w", err)
 		}
+		platform := &http.Client{Timeout: time.Minute, Transport: route.Transport()}
 		token, err := c.registryToken(ctx, namespace, reference.Domain(named))
 		if err != nil {
 			return Image{}, err
@@ -89,47 +93,36 @@ func (c *Client) Resolve(ctx context.Context, namespace, image string) (Image, e
 	return Image{Ref: pinned.String(), User: UserKind(config.User), Port: ExposedPort(config)}, nil
 }
 
+// askRegistry is how long a registry may take to describe an image.
+const askRegistry = 15 * time.Second
+
+var errSlow = errors.New("it does not answer")
+
+// quiet returns a logger that drops everything: the resolver logs what it also
+// returns as errors.
+func quiet() *log.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
+}
+
 // registryError tells an image that is not there from a registry that is not.
 func registryError(ctx context.Context, image string, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	cause := context.Cause(ctx)
+	if cause != nil && !errors.Is(cause, errSlow) {
+		return cause
 	}
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("image %q: %w", image, ErrNoImage)
 	}
+	if cause != nil {
+		err = cause
+	}
+	if request := (*url.Error)(nil); errors.As(err, &request) {
+		err = request.Err
+	}
 	return fmt.Errorf("image %q: %w: %w", image, ErrUnreachable, err)
 }
-
-// platformHTTP returns a client that trusts the platform's certificates and
-// finds its names on this machine where they end in .localhost (RFC 6761 section
-// 6.3), whether or not the system's resolver knows that.
-func (c *Client) platformHTTP(ctx context.Context) (*http.Client, error) {
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	bundle, err := c.core.CertificatesV1().ClusterTrustBundles().Get(ctx, trustBundle, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
-		return nil, fmt.Errorf("read the platform's certificate authority: %w", err)
-	}
-	if err == nil {
-		roots.AppendCertsFromPEM([]byte(bundle.Spec.TrustBundle))
-	}
-	dialer := net.Dialer{Timeout: 10 * time.Second}
-	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots},
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(address)
-			if err == nil && strings.HasSuffix("."+host, ".localhost") {
-				address = net.JoinHostPort("127.0.0.1", port)
-			}
-			return dialer.DialContext(ctx, network, address)
-		},
-	}}, nil
-}
-
-// trustBundle is the ClusterTrustBundle of the platform's certificate authority.
-const trustBundle = "emerald-ca"
 
 // registryToken returns a password for the registry with the rights of the
 // namespace.

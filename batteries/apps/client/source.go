@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
@@ -43,7 +44,12 @@ func parseManifest(raw []byte) (*v1alpha1.App, error) {
 		return nil, fmt.Errorf("%s holds kind %q of %q: it must hold kind App of %s", ManifestFile, kind.Kind, kind.APIVersion, v1alpha1.GroupVersion)
 	}
 	app := &v1alpha1.App{}
-	if err := yaml.UnmarshalStrict(raw, app); err != nil {
+	text, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no YAML: %w", ManifestFile, err)
+	}
+	strict, err := kjson.UnmarshalStrict(text, app)
+	if err = errors.Join(append(strict, err)...); err != nil {
 		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
 	}
 	if app.Name != "" {
