@@ -98,25 +98,39 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-// runPod starts a pod on the host network and returns its id.
-func (m *machine) runPod(t *testing.T, name string) string {
+// runPod starts a pod with a container on the host network.
+func (m *machine) runPod(t *testing.T, name string) {
 	t.Helper()
 	began := time.Now()
-	r, err := m.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: &cri.PodSandboxConfig{
+	security := &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}
+	pod := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Uid: name, Namespace: "default"},
 		LogDirectory: filepath.Join(m.Dirs.PodLogs(), name),
 		Linux: &cri.LinuxPodSandboxConfig{
-			CgroupParent: m.CgroupRoot + "/kubepods",
-			SecurityContext: &cri.LinuxSandboxSecurityContext{
-				NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
-			},
+			CgroupParent:    m.CgroupRoot + "/kubepods",
+			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: security},
 		},
-	}})
+	}
+	sandbox, err := m.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pod})
 	if err != nil {
 		t.Fatal(err)
 	}
+	container, err := m.CreateContainer(t.Context(), &cri.CreateContainerRequest{
+		PodSandboxId: sandbox.PodSandboxId, SandboxConfig: pod,
+		Config: &cri.ContainerConfig{
+			Metadata: &cri.ContainerMetadata{Name: "waits"},
+			Image:    &cri.ImageSpec{Image: m.pause},
+			LogPath:  "waits.log",
+			Linux:    &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: security}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: container.ContainerId}); err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("pod took %v", time.Since(began))
-	return r.PodSandboxId
 }
 
 func (m *machine) readyPods(t *testing.T) []string {
@@ -180,7 +194,7 @@ func TestContainersOutlive(t *testing.T) {
 	m := newMachine(t)
 	m.runPod(t, "one")
 	pid, processes := m.runtimePID(t), m.processes(t)
-	if len(processes) != 1 {
+	if len(processes) != 2 {
 		t.Fatalf("processes of the pod: %v", processes)
 	}
 
@@ -237,8 +251,8 @@ func TestContainersOutlive(t *testing.T) {
 		if got := m.runtimePID(t); got == before {
 			t.Errorf("containerd is still process %d", got)
 		}
-		if got := m.processes(t); len(got) != 2 || !slices.Contains(got, processes[0]) {
-			t.Errorf("processes of the pods: %v, want two and %v among them", got, processes)
+		if got := m.processes(t); len(got) != 4 || !slices.Contains(got, processes[0]) || !slices.Contains(got, processes[1]) {
+			t.Errorf("processes of the pods: %v, want four and %v among them", got, processes)
 		}
 		if got := m.readyPods(t); len(got) != 2 {
 			t.Errorf("pods: %v, want two", got)
