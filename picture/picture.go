@@ -27,7 +27,8 @@ const (
 	// Proven: every battery of the row is there, and every proof passed on this
 	// cluster with this version.
 	Proven State = "proven"
-	// Ready: every battery of the row is ready, but nobody has proven it yet.
+	// Ready: every battery of the row is ready and has proofs, but not all of
+	// them have passed here yet.
 	Ready State = "ready"
 	// Partly: what there is works, but a part of the row is still to come.
 	Partly State = "partly"
@@ -120,13 +121,9 @@ func (c *computation) entry(r Row) Entry {
 		e.State, e.Note = Partly, "to come: "+strings.Join(missing, ", ")
 		return e
 	}
-	switch {
-	case len(e.Proofs) == 0:
-		e.State, e.Note = Ready, "has no proof yet"
-	case len(open) > 0:
+	e.State = Proven
+	if len(open) > 0 {
 		e.State, e.Note = Ready, open[0]
-	default:
-		e.State = Proven
 	}
 	return e
 }
@@ -150,15 +147,14 @@ func (c *computation) proofs(feature string) []Result {
 }
 
 // carriers returns the batteries a row rests on that are there, and what of it
-// is to come. A row of the platform alone needs a proof to be there at all; so
-// does a row of a battery whose proofs are all of other rows.
+// is to come. What nobody offers to prove is not there.
 func (c *computation) carriers(e Entry) (there, missing []string) {
 	for _, p := range e.Proofs {
 		if !slices.Contains(there, p.Battery) {
 			there = append(there, p.Battery)
 		}
 	}
-	if len(there) == 0 && !slices.ContainsFunc(e.Batteries, c.unproven) {
+	if len(there) == 0 {
 		return nil, nil
 	}
 	for _, name := range e.Batteries {
@@ -174,12 +170,6 @@ func (c *computation) carriers(e Entry) (there, missing []string) {
 		missing = append(missing, e.ToCome)
 	}
 	return there, missing
-}
-
-// unproven tells whether the battery is there and has no proofs at all, so that
-// none of its rows can have one.
-func (c *computation) unproven(name string) bool {
-	return slices.ContainsFunc(c.all, func(b battery.Battery) bool { return b.Name == name && len(b.Proofs) == 0 })
 }
 
 // reason says why a battery that is there is not ready.

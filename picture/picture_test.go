@@ -99,7 +99,7 @@ func TestCompute(t *testing.T) {
 		"not installed":      {"DNS", []battery.Battery{dns}, nil, known(one, two), picture.Missing, "dns is not installed"},
 		"off":                {"DNS", []battery.Battery{dns}, in("Off", "dns"), known(one, two), picture.Missing, "dns is turned off"},
 		"starting":           {"DNS", []battery.Battery{dns}, in("Installing", "dns"), known(one, two), picture.Missing, "dns is installing"},
-		"ready without one":  {"DNS", []battery.Battery{named("dns")}, in("Ready", "dns"), known(), picture.Ready, "has no proof yet"},
+		"without a proof":    {"DNS", []battery.Battery{named("dns")}, in("Ready", "dns"), known(), picture.Missing, "to come"},
 		"a row of its later": {"private DNS", []battery.Battery{dns}, in("Ready", "dns"), known(), picture.Missing, "to come"},
 		"a part of four": {
 			"CI/CD", []battery.Battery{named("build", proof("CI/CD", "Builds."))}, in("Ready", "build"),
