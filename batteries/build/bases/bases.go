@@ -48,6 +48,9 @@ import (
 const (
 	// LabelMade is when it was made (RFC 3339).
 	LabelMade = "dev.emerald.base.made"
+	// LabelName is the name it was asked for under. Images built FROM it inherit
+	// its labels; only one whose own name this is was made here.
+	LabelName = "dev.emerald.base.name"
 	// LabelFrom says in words of what it was made.
 	LabelFrom = "dev.emerald.base.from"
 )
@@ -113,8 +116,8 @@ func (m *Maker) Stale(ref string, config []byte) bool {
 		return false
 	}
 	made, err := time.Parse(time.RFC3339, image.Config.Labels[LabelMade])
-	if err != nil || m.opts.Now().Sub(made) < m.opts.MaxAge || strings.Contains(ref, "@") {
-		return false // not ours, young enough, or pinned
+	if image.Config.Labels[LabelName] != ref || err != nil || m.opts.Now().Sub(made) < m.opts.MaxAge {
+		return false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -286,6 +289,7 @@ func (m *Maker) build(ctx context.Context, ref, dir string, d dish, out io.Write
 			Frontend: "dockerfile.v0",
 			FrontendAttrs: map[string]string{
 				"label:" + LabelMade: m.opts.Now().UTC().Format(time.RFC3339),
+				"label:" + LabelName: ref,
 				"label:" + LabelFrom: d.from,
 			},
 			LocalMounts: map[string]fsutil.FS{"context": source, "dockerfile": source},

@@ -10,12 +10,15 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/distribution/reference"
 	buildkit "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -65,28 +68,61 @@ func connect(ctx context.Context, kube *rest.Config, req Request) (*connection, 
 		if c.image, err = completeName(req.Image, domain); err != nil {
 			return nil, err
 		}
+	}
+	if req.Namespace != "" { // base images are pulled with it, too
 		c.login = credentials{host: Registry(domain), username: "token"}
 		if c.login.password, err = requestToken(ctx, api, req.Namespace, "default", Registry(domain)); err != nil {
-			return nil, fmt.Errorf("get a token to push %q: %w", c.image, err)
+			return nil, fmt.Errorf("get a token for the registry from namespace %q: %w", req.Namespace, err)
 		}
 	}
 	token, err := requestToken(ctx, api, namespace, Account, Audience(domain))
 	if err != nil {
 		return nil, fmt.Errorf("get a token for the builder: %w", err)
 	}
-	pod, err := findBuilder(ctx, api, namespace)
-	if err != nil {
+	if err := c.open(ctx, kube, api, token); err != nil {
 		return nil, err
 	}
-	t := &tunnel{kube: kube, namespace: namespace, pod: pod}
-	c.solver, err = buildkit.New(ctx, "",
-		buildkit.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return t.dial(ctx) }),
-		buildkit.WithGRPCDialOption(grpc.WithPerRPCCredentials(bearer(token))))
+	return c, nil
+}
+
+// open connects to a builder that is ready.
+func (c *connection) open(ctx context.Context, kube *rest.Config, api kubernetes.Interface, token string) error {
+	namespace := battery.NamespaceOf(name)
+	pod, err := findBuilder(ctx, api, namespace)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to the builder: %w", err), t.close())
+		return err
+	}
+	t := &tunnel{kube: kube, namespace: namespace, pod: pod}
+	opts := []buildkit.ClientOpt{buildkit.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return t.dial(ctx) })}
+	if token != "" {
+		opts = append(opts, buildkit.WithGRPCDialOption(grpc.WithPerRPCCredentials(bearer(token))))
+	}
+	if c.solver, err = buildkit.New(ctx, "", opts...); err != nil {
+		return errors.Join(fmt.Errorf("connect to the builder: %w", err), t.close())
 	}
 	c.shutdown = append(c.shutdown, t.close, c.solver.Close)
-	return c, nil
+	return nil
+}
+
+// ErrNotAllowed says that the builder does not accept a token.
+var ErrNotAllowed = errors.New("the builder lets nobody in without a token for it")
+
+// Knock asks the builder for a sign of life with a token, "" for none. It
+// returns ErrNotAllowed when the builder refuses the token.
+func Knock(ctx context.Context, kube *rest.Config, token string) error {
+	api, err := kubernetes.NewForConfig(kube)
+	if err != nil {
+		return fmt.Errorf("reach the cluster: %w", err)
+	}
+	c := &connection{}
+	if err := c.open(ctx, kube, api, token); err != nil {
+		return err
+	}
+	_, err = c.solver.Info(ctx)
+	if grpcerrors.Code(err) == codes.Unauthenticated {
+		err = fmt.Errorf("%w: %w", ErrNotAllowed, err)
+	}
+	return errors.Join(err, c.close())
 }
 
 // platformDomain reads the platform's domain from the settings that the
@@ -170,12 +206,23 @@ func (bearer) RequireTransportSecurity() bool { return false }
 type tunnel struct {
 	kube           *rest.Config
 	namespace, pod string
-	conn           httpstream.Connection
 	requests       atomic.Int64
+
+	mu   sync.Mutex
+	conn httpstream.Connection
 }
 
 // dial opens one more connection to the builder.
 func (t *tunnel) dial(context.Context) (net.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn != nil {
+		select {
+		case <-t.conn.CloseChan():
+			t.conn = nil // it broke; the builder may still be there
+		default:
+		}
+	}
 	if t.conn == nil {
 		conn, err := t.open()
 		if err != nil {
@@ -228,6 +275,8 @@ func (t *tunnel) open() (httpstream.Connection, error) {
 }
 
 func (t *tunnel) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.conn == nil {
 		return nil
 	}

@@ -50,6 +50,7 @@ import (
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/moby/buildkit/worker/runc"
+	"github.com/moby/sys/userns"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -198,7 +199,10 @@ func (d *Daemon) newWorker(ctx context.Context) (worker.Worker, error) {
 	// The steps' network is the pod's: the platform gives the pod its address,
 	// its policies and its accounting, and the steps share them.
 	net := netproviders.Opt{Mode: "host"}
-	opt, err := runc.NewWorkerOpt(d.opts.Root, snapshots, false, oci.ProcessSandbox, nil, nil, net, nil,
+	// In a user namespace no cgroups can be made: the steps stay in the pod's,
+	// whose limits hold for them too.
+	rootless := userns.RunningInUserNS()
+	opt, err := runc.NewWorkerOpt(d.opts.Root, snapshots, rootless, oci.ProcessSandbox, nil, nil, net, nil,
 		d.opts.Runc, "", false, parallel, "", "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("open the worker's state: %w", err)
@@ -233,6 +237,20 @@ func (d *Daemon) Client(ctx context.Context) (*buildkit.Client, error) {
 		return nil, fmt.Errorf("connect to the builder: %w", err)
 	}
 	return c, nil
+}
+
+// Wait blocks until the daemon answers, which it does once Serve runs, or until
+// ctx ends.
+func (d *Daemon) Wait(ctx context.Context) error {
+	c, err := d.Client(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Wait(ctx); err != nil {
+		return fmt.Errorf("wait for the builder: %w", err)
+	}
+	return nil
 }
 
 // Serve answers on l until ctx ends, then gives running builds a moment to end
