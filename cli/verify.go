@@ -193,6 +193,9 @@ func (v *proofView) end() {
 	}
 }
 
+// claimColumn is where claims begin.
+const claimColumn = 12
+
 // print prints the table of a run: the claims by feature, and for each
 // one that does not hold the cause and what to type next.
 func (v *verification) print(w io.Writer, look picture.Look, results []picture.Result, took time.Duration) error {
@@ -211,16 +214,12 @@ func (v *verification) print(w io.Writer, look picture.Look, results []picture.R
 		if !r.Passed {
 			state = picture.Failed
 		}
-		took := fmt.Sprintf("%.1fs", r.Seconds)
-		claim := []rune(r.Claim)
-		pad := width - 4 - len(claim) - len(took)
-		if pad < 1 {
-			pad = 1
-		}
-		fmt.Fprintf(&b, "  %s %s%s%s\n", look.Mark(state), r.Claim, strings.Repeat(" ", pad), look.Dim(took))
+		claim := picture.Wrap(r.Claim, width-claimColumn, strings.Repeat(" ", claimColumn))
+		fmt.Fprintf(&b, "  %s %s %s\n", look.Mark(state), look.Dim(fmt.Sprintf("%6.1fs", r.Seconds)), claim)
 		if !r.Passed {
-			fmt.Fprintf(&b, "    cause: %s\n", strings.ReplaceAll(strings.TrimSpace(r.Cause), "\n", "\n           "))
-			fmt.Fprintf(&b, "    next:  %s\n           emerald verify %s\n", v.logsOf(r.Battery), r.Battery)
+			indent := "\n" + strings.Repeat(" ", claimColumn+len("cause: "))
+			fmt.Fprintf(&b, "%*scause: %s\n", claimColumn, "", strings.ReplaceAll(strings.TrimSpace(r.Cause), "\n", indent))
+			fmt.Fprintf(&b, "%*snext:  %s%semerald verify %s\n", claimColumn, "", v.logsOf(r.Battery), indent, r.Battery)
 		}
 	}
 	if failed := picture.Failures(results); failed > 0 {

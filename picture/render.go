@@ -73,7 +73,7 @@ func Render(w io.Writer, entries []Entry, l Look) error {
 	for _, e := range entries {
 		if e.State == Failed || e.State == Partly || e.State == Missing && e.Note != "to come" {
 			note := e.Feature + ": " + strings.ReplaceAll(e.Note, "\n", " ")
-			fmt.Fprintf(&b, "%s %s\n", l.Mark(e.State), wrap(note, l.Width-2, "  "))
+			fmt.Fprintf(&b, "%s %s\n", l.Mark(e.State), Wrap(note, l.Width-2, "  "))
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -143,9 +143,9 @@ func clip(s string, n int) string {
 	return string(r[:max(n-1, 0)]) + "…"
 }
 
-// wrap breaks s at spaces into lines of at most width characters; those after
+// Wrap breaks s at spaces into lines of at most width characters; those after
 // the first begin with indent.
-func wrap(s string, width int, indent string) string {
+func Wrap(s string, width int, indent string) string {
 	var b strings.Builder
 	used := 0
 	for i, word := range strings.Fields(s) {

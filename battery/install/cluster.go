@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -269,9 +270,5 @@ func transient(err error) bool {
 	}
 	return apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
 		apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err) ||
-		apierrors.HasStatusCause(err, namespaceTerminating)
+		apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
-
-// namespaceTerminating is the cause the API server gives for refusing to create
-// something in a namespace that is being deleted.
-const namespaceTerminating = metav1.CauseType("NamespaceTerminating")

@@ -131,12 +131,16 @@ func daemonSetWaits(d *appsv1.DaemonSet, generation int64) string {
 // runsSomewhere returns what a battery of the shared controllers waits for, ""
 // when a pod with these settings reports that it does its job.
 func runsSomewhere(name string, pods []*corev1.Pod, site string) string {
+	waiting := "waits for " + battery.ControllersWorkload
 	for _, p := range pods {
 		if current(p, site) && reports(p, name) {
 			return ""
 		}
+		if current(p, site) && hears(p, name) {
+			waiting = fmt.Sprintf("not ready yet: kubectl logs -n %s %s", p.Namespace, p.Name)
+		}
 	}
-	return describe("waits for "+battery.ControllersWorkload, pods)
+	return describe(waiting, pods)
 }
 
 // runsEverywhere is the same for a battery of every machine.
@@ -165,6 +169,13 @@ func current(p *corev1.Pod, site string) bool {
 func reports(p *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodConditionType(battery.ConditionOf(name)) && c.Status == corev1.ConditionTrue
+	})
+}
+
+// hears tells whether the pod has the battery, ready or not.
+func hears(p *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodConditionType(battery.ConditionOf(name))
 	})
 }
 

@@ -13,6 +13,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
@@ -39,8 +41,13 @@ func (p *plan) siteOf(b *battery.Battery) battery.Site {
 // strict: a field that a Platform does not have is an error. What the settings
 // of batteries hold is checked by [Check].
 func ReadPlatform(raw []byte) (*v1alpha1.Platform, error) {
+	asJSON, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read the Platform: %w", err)
+	}
 	p := &v1alpha1.Platform{}
-	if err := yaml.UnmarshalStrict(raw, p); err != nil {
+	unknown, err := kjson.UnmarshalStrict(asJSON, p)
+	if err := errors.Join(append(unknown, err)...); err != nil {
 		return nil, fmt.Errorf("read the Platform: %w", err)
 	}
 	want := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Platform"}
@@ -73,6 +80,9 @@ func decide(all []battery.Battery, spec v1alpha1.PlatformSpec, site battery.Site
 		p.site.Domain = spec.Domain
 	}
 	var problems []error
+	for _, msg := range validation.IsDNS1123Subdomain(p.site.Domain) {
+		problems = append(problems, fmt.Errorf("domain %q: %s", p.site.Domain, msg))
+	}
 	known := map[string]bool{}
 	for i := range all {
 		b := &all[i]
