@@ -244,7 +244,11 @@ func (d *deployment) change(cmd *cobra.Command) (client.Change, error) {
 			c.DropDomains = append(c.DropDomains, v1alpha1.Domain(name))
 			continue
 		}
-		c.Domains = append(c.Domains, v1alpha1.Domain(strings.ToLower(strings.TrimSuffix(domain, "."))))
+		name := v1alpha1.Domain(strings.ToLower(strings.TrimSuffix(domain, ".")))
+		if err := client.CheckDomain(name); err != nil {
+			errs = append(errs, err)
+		}
+		c.Domains = append(c.Domains, name)
 	}
 	if set("port") {
 		if c.Port = d.port; d.port < 1 || d.port > 65535 {

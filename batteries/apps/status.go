@@ -161,7 +161,7 @@ func judgeRollout(app *v1alpha1.App, o observed) finding {
 			return finding{metav1.ConditionFalse, v1alpha1.ReasonRefused, shorten(c.Message) + serving}
 		}
 	}
-	reason, message := v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %s healthy", min(st.AvailableReplicas, st.UpdatedReplicas), copies(want))
+	reason, message := v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %s healthy", min(newAndReady(o), want), copies(want))
 	t, troubled := newestTrouble(app, o)
 	if troubled {
 		reason, message = t.reason, t.message
@@ -176,6 +176,23 @@ func judgeRollout(app *v1alpha1.App, o observed) finding {
 		}
 	}
 	return finding{status, reason, message + serving}
+}
+
+// newAndReady counts the pods of the present rendering that take requests.
+func newAndReady(o observed) int32 {
+	n := int32(0)
+	for i := range o.pods {
+		p := &o.pods[i]
+		if p.Labels[v1alpha1.LabelTemplate] != o.deployment.Spec.Template.Labels[v1alpha1.LabelTemplate] || p.DeletionTimestamp != nil {
+			continue
+		}
+		if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}) {
+			n++
+		}
+	}
+	return n
 }
 
 func copies(n int32) string {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/distribution/reference"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/emerald-platform/emerald/api/v1alpha1"
 )
 
 // ErrName says that something cannot be the name of an App.
@@ -18,6 +20,14 @@ var ErrName = errors.New("an app's name becomes part of its host name: use at mo
 func CheckName(name string) error {
 	if len(validation.IsDNS1123Label(name)) > 0 {
 		return fmt.Errorf("name %q: %w", name, ErrName)
+	}
+	return nil
+}
+
+// CheckDomain returns an error unless domain can be a custom domain of an App.
+func CheckDomain(domain v1alpha1.Domain) error {
+	if !strings.Contains(string(domain), ".") || len(validation.IsDNS1123Subdomain(string(domain))) > 0 {
+		return fmt.Errorf("domain %q is no host name: write it like shop.example.com", domain)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func patience(reason string) (time.Duration, bool) {
 		return 20 * time.Second, true
 	case "Exited", "CrashLoopBackOff":
 		// Apps that wait for their database by ending get a few tries.
-		return 25 * time.Second, true
+		return 30 * time.Second, true
 	}
 	return 0, false
 }
@@ -100,7 +100,7 @@ func (c *Client) Wait(ctx context.Context, app *v1alpha1.App, show func(*v1alpha
 		}
 		limit, hopeless := patience(ready.Reason)
 		if !hopeless {
-			trouble = ""
+			// Between two failures an app looks as if it began anew.
 			return false, nil
 		}
 		if kin(ready.Reason) != trouble {
@@ -217,6 +217,9 @@ func (c *Client) until(ctx context.Context, key client.ObjectKey, see func(*v1al
 // log, or what Kubernetes has to say where it never started. It is empty when
 // there is nothing to tell.
 func (c *Client) LastWords(ctx context.Context, app *v1alpha1.App, n int64) []string {
+	if ready := meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionReady); ready != nil && kin(ready.Reason) == "ImagePullBackOff" {
+		return nil // the reason has said it all
+	}
 	pods, err := c.Pods(ctx, app)
 	if err != nil {
 		return nil
