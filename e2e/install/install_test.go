@@ -61,6 +61,7 @@ func TestInstall(t *testing.T) {
 		{"bad settings are refused and the last good ones stay", refuse},
 		{"more machines bring more copies", spread},
 		{"a battery that is turned off goes, and comes back", turnOff},
+		{"the shared controllers act with the rights of their batteries", controllers},
 		{"an installer that died leaves nothing unknown", crash},
 		{"what the next version does not have is removed, but not what users keep", prune},
 	} {

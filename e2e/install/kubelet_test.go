@@ -25,9 +25,10 @@ import (
 type machine struct {
 	client kubernetes.Interface
 
-	mu   sync.Mutex
-	held map[string]bool // names of batteries whose pods do not get ready
-	pods cache.SharedIndexInformer
+	mu    sync.Mutex
+	held  map[string]bool // names of batteries whose pods do not get ready
+	hosts bool            // real processes report for the shared controllers
+	pods  cache.SharedIndexInformer
 }
 
 func newMachine(ctx context.Context, t *testing.T, client kubernetes.Interface) *machine {
@@ -92,6 +93,19 @@ func (m *machine) release(ctx context.Context, t *testing.T, name string) {
 	}
 }
 
+// real says whether real processes report for the shared controllers.
+func (m *machine) real(yes bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hosts = yes
+}
+
+func (m *machine) hosted() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hosts
+}
+
 func (m *machine) isHeld(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -112,7 +126,7 @@ func (m *machine) sync(ctx context.Context, t *testing.T, p *corev1.Pod) {
 	conditions := map[string]bool{
 		string(corev1.PodReady): !m.isHeld(p.Labels[battery.LabelBattery]), string(corev1.ContainersReady): true,
 	}
-	if p.Labels[battery.LabelBattery] == battery.SystemBattery {
+	if p.Labels[battery.LabelBattery] == battery.SystemBattery && !m.hosted() {
 		for _, b := range first() {
 			if b.Where == battery.Controllers {
 				conditions[battery.ConditionOf(b.Name)] = !m.isHeld(b.Name)
