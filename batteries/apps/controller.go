@@ -82,10 +82,10 @@ type refusal struct{ reason, message string }
 
 func (e refusal) Error() string { return e.reason + ": " + e.message }
 
-// wait is what an App waits for that comes by itself, soon.
-type wait struct{ message string }
+// delay is what an App waits for that comes by itself, soon.
+type delay struct{ message string }
 
-func (e wait) Error() string { return e.message }
+func (e delay) Error() string { return e.message }
 
 // Reconcile brings one App to what its spec asks for. It is called by one
 // worker at a time, whenever the App or anything made from it changed.
@@ -116,7 +116,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	result := reconcile.Result{}
 	err = r.bring(ctx, app)
 	var no refusal
-	var later wait
+	var later delay
 	switch {
 	case errors.As(err, &no):
 		refuse(app, no.reason, no.message)
@@ -289,7 +289,7 @@ func (r *reconciler) mayOwn(ctx context.Context, app *v1alpha1.App, obj kube.Obj
 	case metav1.IsControlledBy(have, app):
 		return nil
 	case ownedByNamesake(have, app):
-		return wait{fmt.Sprintf("the %s %q of a deleted App of this name is being removed", kind, obj.GetName())}
+		return delay{fmt.Sprintf("the %s %q of a deleted App of this name is being removed", kind, obj.GetName())}
 	default:
 		return refusal{v1alpha1.ReasonNameTaken, fmt.Sprintf(
 			"the %s %q exists already and was not made for this App: give the App another name, or remove it with: kubectl delete %s -n %s %s",
