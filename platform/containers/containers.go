@@ -29,6 +29,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -176,6 +177,9 @@ func identify(exe string, config []byte, env []string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("identify the network namespace: %w", err)
 	}
+	// The search path does not count: containerd adds to it, and a machine that
+	// the runtime brought back would take that for a change.
+	env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "PATH=") })
 	h := sha256.New()
 	fmt.Fprintf(h, "%d %d %d\n%s\n%s\n%q\n", program.Sys().(*syscall.Stat_t).Ino, program.Size(), program.ModTime().UnixNano(), netns, containerdVersion, env)
 	h.Write(config)
@@ -306,7 +310,9 @@ func pause(ctx context.Context) error {
 // Watch starts the runtime again whenever it dies. It returns nil when ctx
 // ends and leaves the runtime and its containers running.
 func (r *Runtime) Watch(ctx context.Context) error {
-	const healthy, longest = time.Minute, 30 * time.Second
+	// Soon at first: while the runtime is away, nothing else on the machine can
+	// bring back the machine process.
+	const healthy, shortest, longest = 10 * time.Second, 100 * time.Millisecond, 15 * time.Second
 	var delay time.Duration
 	for {
 		r.mu.Lock()
@@ -328,7 +334,7 @@ func (r *Runtime) Watch(ctx context.Context) error {
 				return nil
 			case <-time.After(delay):
 			}
-			delay = min(max(2*delay, time.Second), longest)
+			delay = min(max(2*delay, shortest), longest)
 			err := r.start(ctx)
 			if err == nil {
 				break

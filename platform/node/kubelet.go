@@ -8,8 +8,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
@@ -17,6 +21,10 @@ import (
 
 	"github.com/emerald-platform/emerald/platform/sysctl"
 )
+
+// runtimeTimeout is how long the container runtime may be away before a node
+// that starts gives up on it.
+const runtimeTimeout = 2 * time.Minute
 
 // kubeletSettings are the kernel settings that the kubelet changes.
 var kubeletSettings = []string{
@@ -60,10 +68,40 @@ func runKubelet(ctx context.Context, o Options, resolvConf string) error {
 	if err != nil {
 		return fmt.Errorf("prepare the kubelet: %w", err)
 	}
+	// The kubelet gives up when the container runtime is away as it starts.
+	if err := awaitRuntime(ctx, o.RuntimeSocket); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
 	if err := app.Run(ctx, server, dependencies, utilfeature.DefaultFeatureGate); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("run the kubelet: %w", err)
 	}
 	return nil
+}
+
+// awaitRuntime returns when the container runtime answers.
+func awaitRuntime(ctx context.Context, socket string) error {
+	ctx, cancel := context.WithTimeout(ctx, runtimeTimeout)
+	defer cancel()
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}}))
+	if err != nil {
+		return fmt.Errorf("connect to the container runtime: %w", err)
+	}
+	defer conn.Close()
+	for {
+		_, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{}, grpc.WaitForReady(true))
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the container runtime on %s: %w", socket, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // openFiles returns how many files this process may open, at most want.
