@@ -78,6 +78,9 @@ func (r *request) explain(err error) *failure {
 		return &failure{http.StatusForbidden, "DENIED", fmt.Sprintf(
 			"the quota of namespace %q is used up: it holds %s of %s: delete images and run: emerald registry gc: or raise the setting quota of the battery registry",
 			quota.Namespace, size(quota.Used), size(quota.Limit)), nil}
+	case errors.As(err, &unreachable) && r.Method == http.MethodHead && r.allowed(Push, repo) == nil:
+		// A client that is about to push asks first what is there.
+		return &failure{http.StatusNotFound, "MANIFEST_UNKNOWN", r.about() + " is not stored here", nil}
 	case errors.As(err, &unreachable):
 		return &failure{http.StatusBadGateway, "UNAVAILABLE", fmt.Sprintf(
 			"%s is not stored here, and %s cannot be reached to fetch it: %v: give the machine a network, or push the image as %s",

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -17,7 +17,7 @@ type Retention struct {
 	// Grace is how long a blob that no manifest names is kept after somebody
 	// pushed, mounted or asked for it: a manifest may be on its way.
 	Grace time.Duration
-	// Uploads is how long an upload may take.
+	// Uploads is how long an upload may stand still.
 	Uploads time.Duration
 	// Untagged is how long a manifest lives that no tag and no index names and
 	// that refers to no other. 0 means for ever: pods may run it by digest.
@@ -46,16 +46,18 @@ func (s *Store) Collect(ctx context.Context, keep Retention) (Collected, error) 
 	var done Collected
 	now := time.Now()
 
-	expired, errs := storage.PurgeUploads(ctx, s.disk, now.Add(-keep.Uploads), true)
-	done.Uploads = len(expired)
-	errs = slices.DeleteFunc(errs, notFound) // nothing was ever pushed, or it just ended
-
-	var names []string
-	if err := s.repositories(ctx, func(name string) error { names = append(names, name); return nil }); err != nil {
-		return done, errors.Join(append(errs, err)...)
+	var (
+		names []string
+		errs  []error
+	)
+	if err := s.repositories(ctx, func(name string, _ bool) error { names = append(names, name); return nil }); err != nil {
+		return done, err
 	}
 	for _, name := range names {
 		r, err := s.Repo(name)
+		if err == nil {
+			err = r.collectUploads(ctx, now.Add(-keep.Uploads), &done)
+		}
 		if err == nil && keep.Untagged > 0 {
 			err = r.collectImages(ctx, now.Add(-keep.Untagged), &done)
 		}
@@ -74,6 +76,33 @@ func (s *Store) Collect(ctx context.Context, keep Retention) (Collected, error) 
 	maps.DeleteFunc(s.touched, func(_ digest.Digest, at time.Time) bool { return at.Before(now.Add(-keep.Grace)) })
 	s.mu.Unlock()
 	return done, errors.Join(errs...)
+}
+
+// collectUploads removes uploads that nobody went on with since the time given.
+func (r *Repo) collectUploads(ctx context.Context, before time.Time, done *Collected) error {
+	uploads, err := r.s.disk.List(ctx, uploadsDir(r.Name()))
+	if err != nil && !notFound(err) {
+		return err
+	}
+	for _, dir := range uploads {
+		u := &Upload{r: r, id: path.Base(dir)}
+		fi, err := r.s.disk.Stat(ctx, path.Join(dir, "data"))
+		if notFound(err) {
+			fi, err = r.s.disk.Stat(ctx, dir)
+		}
+		if notFound(err) || err == nil && fi.ModTime().After(before) || !u.claim() {
+			continue // over, or going on
+		}
+		if err == nil {
+			err = u.discard(ctx)
+		}
+		u.release()
+		if err != nil {
+			return err
+		}
+		done.Uploads++
+	}
+	return nil
 }
 
 // named is what the manifests of a repository name.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,12 +71,28 @@ func (d *disk) PutContent(_ context.Context, path string, content []byte) error 
 		return err
 	}
 	if transient(path) {
-		return os.WriteFile(full, content, 0o600)
+		return d.replace(full, content)
 	}
 	if err := durable.WriteFile(full, content, 0o600); err != nil {
 		return err
 	}
 	return d.settle(filepath.Dir(full), true)
+}
+
+// replace replaces a file at once, and leaves it to the kernel when to write it.
+func (d *disk) replace(full string, content []byte) error {
+	f, err := os.CreateTemp(d.trash(), "")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), full)
+	}
+	if err != nil {
+		os.Remove(f.Name()) // what is left goes when the process starts again
+	}
+	return err
 }
 
 // Move renames a file, which its writer has synced, and returns once that would

@@ -8,9 +8,9 @@ import (
 	"slices"
 
 	"github.com/distribution/distribution/v3"
-	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // read by UnmarshalManifest
-	_ "github.com/distribution/distribution/v3/manifest/ocischema"    // read by UnmarshalManifest
-	_ "github.com/distribution/distribution/v3/manifest/schema2"      // read by UnmarshalManifest
+	"github.com/distribution/distribution/v3/manifest/manifestlist"
+	"github.com/distribution/distribution/v3/manifest/ocischema"
+	_ "github.com/distribution/distribution/v3/manifest/schema2" // understood by UnmarshalManifest
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -85,6 +85,7 @@ type Pushed struct {
 
 // fields are what this package reads in a manifest or an index itself.
 type fields struct {
+	Schema       int               `json:"schemaVersion"`
 	MediaType    string            `json:"mediaType"`
 	ArtifactType string            `json:"artifactType"`
 	Config       *v1.Descriptor    `json:"config"`
@@ -111,6 +112,14 @@ func read(mediaType string, content []byte) (distribution.Manifest, fields, stri
 	m, _, err := distribution.UnmarshalManifest(mediaType, content)
 	if err != nil {
 		return nil, f, "", fmt.Errorf("%w: %w", ErrImageInvalid, err)
+	}
+	_, isList := m.(*manifestlist.DeserializedManifestList)
+	_, isIndex := m.(*ocischema.DeserializedImageIndex)
+	switch {
+	case f.Schema != 2:
+		return nil, f, "", fmt.Errorf("%w: its schemaVersion is %d, not 2", ErrImageInvalid, f.Schema)
+	case (isList || isIndex) && f.Manifests == nil:
+		return nil, f, "", fmt.Errorf("%w: an index without manifests", ErrImageInvalid)
 	}
 	if f.Subject != nil && f.Subject.Digest.Validate() != nil {
 		return nil, f, "", fmt.Errorf("%w: the digest of its subject is malformed", ErrImageInvalid)
@@ -146,7 +155,6 @@ func (r *Repo) Put(ctx context.Context, p Pushed) (d, subject digest.Digest, err
 	for _, ref := range m.References() {
 		references = append(references, ref.Digest)
 	}
-	r.s.touch(references...)
 
 	unlock := r.lockImages()
 	defer unlock()
@@ -154,6 +162,9 @@ func (r *Repo) Put(ctx context.Context, p Pushed) (d, subject digest.Digest, err
 	if err != nil {
 		return "", "", err
 	}
+	// A collection that has read the manifests already must learn of this one
+	// before it removes anything.
+	r.s.touch(references...)
 	r.s.ledger.add(r.Name(), image, target, target, int64(len(p.Content)))
 	if d != target {
 		if err := r.link(ctx, image, target, int64(len(p.Content)), d); err != nil {

@@ -22,6 +22,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -155,21 +156,21 @@ func (s *Store) Close() error { return s.lock.Close() }
 // lockDirectory holds dir until the file it returns is closed or the process
 // ends, however it ends.
 func lockDirectory(dir string) (*os.File, error) {
-	path := filepath.Join(dir, ".lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	name := filepath.Join(dir, ".lock")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the registry's directory: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w: another registry process uses this directory: stop it first", path, err)
+		return nil, fmt.Errorf("lock %s: %w: another registry process uses this directory: stop it first", name, err)
 	}
 	return f, nil
 }
 
 // takeStock fills the ledger with what the directory holds.
 func (s *Store) takeStock(ctx context.Context) error {
-	return s.repositories(ctx, func(name string) error {
+	return s.repositories(ctx, func(name string, _ bool) error {
 		for _, kind := range []kind{layer, image} {
 			links, err := s.links(ctx, name, kind)
 			if err != nil {
@@ -195,29 +196,54 @@ func (s *Store) sizeOf(ctx context.Context, target digest.Digest) (int64, bool) 
 	return fi.Size(), true
 }
 
-// repositories calls each with the name of every repository.
-func (s *Store) repositories(ctx context.Context, each func(name string) error) error {
-	err := s.reg.(distribution.RepositoryEnumerator).Enumerate(ctx, func(name string) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return each(name)
-	})
-	if notFound(err) {
-		return nil // nothing was ever pushed
-	}
+// repositories calls each with the name of every repository that holds anything,
+// and whether it ever held images. The distribution project's own enumeration
+// leaves out those that hold blobs only, so far.
+func (s *Store) repositories(ctx context.Context, each func(name string, images bool) error) error {
+	err := s.walk(ctx, "", each)
 	if err != nil {
 		return fmt.Errorf("list the repositories: %w", err)
 	}
 	return nil
 }
 
-// Repositories returns the names of all repositories in lexical order, or of
-// those of one namespace unless that is "".
+func (s *Store) walk(ctx context.Context, name string, each func(name string, images bool) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := s.disk.List(ctx, repoDir(name))
+	if notFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	slices.Sort(entries)
+	var here, images bool
+	for _, entry := range entries {
+		switch base := path.Base(entry); {
+		case base == "_manifests":
+			here, images = true, true
+		case strings.HasPrefix(base, "_"):
+			here = true
+		default:
+			if err := s.walk(ctx, path.Join(name, base), each); err != nil {
+				return err
+			}
+		}
+	}
+	if !here || name == "" {
+		return nil
+	}
+	return each(name, images)
+}
+
+// Repositories returns the names of all repositories that ever held images, in
+// lexical order, or of those of one namespace unless that is "".
 func (s *Store) Repositories(ctx context.Context, namespace string) ([]string, error) {
 	var names []string
-	err := s.repositories(ctx, func(name string) error {
-		if namespace == "" || Namespace(name) == namespace {
+	err := s.repositories(ctx, func(name string, images bool) error {
+		if images && (namespace == "" || Namespace(name) == namespace) {
 			names = append(names, name)
 		}
 		return nil

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -74,14 +76,9 @@ func (p *Puller) fetchBlob(ctx context.Context, r *store.Repo, d digest.Digest, 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	fetcher, err := p.resolver(ctx).Fetcher(ctx, r.Name()+"@"+d.String())
+	body, size, err := p.open(ctx, r, d)
 	if err != nil {
-		return false, p.explain(host, err)
-	}
-	size := p.sizeOf(d)
-	body, err := fetcher.Fetch(ctx, v1.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: max(size, 0)})
-	if err != nil {
-		return false, p.explain(host, err)
+		return false, err
 	}
 	defer body.Close()
 	src := &source{body: body, left: limit, stall: time.AfterFunc(stallTimeout, cancel)}
@@ -105,6 +102,35 @@ func (p *Puller) fetchBlob(ctx context.Context, r *store.Repo, d digest.Digest, 
 		return served, fmt.Errorf("keep a copy of blob %s of %s: %w", d, r.Name(), err)
 	}
 	return served, nil
+}
+
+// open asks for a blob.
+func (p *Puller) open(ctx context.Context, r *store.Repo, d digest.Digest) (io.ReadCloser, int64, error) {
+	fetcher, err := p.resolver(ctx).Fetcher(ctx, r.Name()+"@"+d.String())
+	if err != nil {
+		return nil, 0, p.explain(r.Namespace(), err)
+	}
+	if size, ok := p.sizeOf(d); ok {
+		body, err := fetcher.Fetch(ctx, v1.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: size})
+		if err != nil {
+			return nil, 0, p.explain(r.Namespace(), err)
+		}
+		return body, size, nil
+	}
+	// No manifest that was fetched since the start names it.
+	byDigest, ok := fetcher.(remotes.FetcherByDigest)
+	if !ok {
+		return nil, 0, fmt.Errorf("%w: no image names it", ErrUnknown)
+	}
+	body, desc, err := byDigest.FetchByDigest(ctx, d)
+	var transport net.Error
+	switch {
+	case errors.As(err, &transport):
+		return nil, 0, p.explain(r.Namespace(), err)
+	case err != nil:
+		return nil, 0, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return body, desc.Size, nil
 }
 
 // source reads a body, bounded in size and in patience, and copies it to a
@@ -173,12 +199,10 @@ func (p *Puller) remember(content []byte) {
 	}
 }
 
-// sizeOf returns the size of a blob, or -1 when no manifest said.
-func (p *Puller) sizeOf(d digest.Digest) int64 {
+// sizeOf returns the size of a blob, if a manifest said it.
+func (p *Puller) sizeOf(d digest.Digest) (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if size, ok := p.sizes[d]; ok {
-		return size
-	}
-	return -1
+	size, ok := p.sizes[d]
+	return size, ok
 }
