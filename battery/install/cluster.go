@@ -128,6 +128,10 @@ func (c *cluster) at(r ref) (metadata.ResourceInterface, *meta.RESTMapping, erro
 	return c.objects.Resource(m.Resource), m, nil
 }
 
+// applyTimeout is how long one object may take; an API server that is not dead
+// needs milliseconds.
+const applyTimeout = 30 * time.Second
+
 // apply makes the cluster's object what o says, taking over every field that o
 // names, and returns what the cluster calls the result.
 func (c *cluster) apply(ctx context.Context, o kube.Object) (*metav1.PartialObjectMetadata, error) {
@@ -144,6 +148,8 @@ func (c *cluster) apply(ctx context.Context, o kube.Object) (*metav1.PartialObje
 	if err != nil {
 		return nil, fmt.Errorf("apply %s: %w", r, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
 	force := true
 	got, err := at.Patch(ctx, r.Name, types.ApplyPatchType, raw, metav1.PatchOptions{
 		FieldManager: battery.Owner, Force: &force, FieldValidation: metav1.FieldValidationStrict,
