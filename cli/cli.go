@@ -120,6 +120,7 @@ func commands(e *env) []*cobra.Command {
 		newVerifyCommand(e),
 		newBatteriesCommand(e),
 		newDeployCommand(e),
+		newBuildCommand(e),
 		newAppCommand(e),
 		newKubectlCommand(e),
 		newKubeconfigCommand(e),
@@ -130,6 +131,7 @@ func commands(e *env) []*cobra.Command {
 		newRunCommand(e),
 		newContainerdCommand(e),
 		newLookupCommand(e),
+		newEchoCommand(),
 		newCredentialProviderCommand(e),
 	}
 }
