@@ -72,7 +72,8 @@ func (i image) intact(ctx context.Context, s snapshots.Snapshotter, name string)
 	for _, f := range i.files {
 		ok = ok && f.isAt(filepath.Join(root, f.path))
 	}
-	if err := s.Remove(ctx, key); err != nil {
+	// The runtime's garbage collector may have been faster.
+	if err := s.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
 		return false, fmt.Errorf("look into snapshot of image %s: %w", i.repository, err)
 	}
 	return ok, nil
