@@ -36,8 +36,9 @@ type deployment struct {
 	dockerfile, output string
 }
 
-func newDeployCommand(e *env) *cobra.Command {
-	d := &deployment{env: e}
+func newDeployCommand(e *env) *cobra.Command { return deployCommand(&deployment{env: e}) }
+
+func deployCommand(d *deployment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "deploy [DIR|IMAGE]",
 		Short: "Run what is in a folder, or an image, behind HTTPS",

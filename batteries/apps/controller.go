@@ -11,11 +11,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -23,11 +21,7 @@ import (
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/battery"
-	"github.com/emerald-platform/emerald/kit/kube"
 )
-
-// fieldManager owns the fields of everything made from Apps.
-const fieldManager = "emerald-apps"
 
 const mergePatch = types.MergePatchType
 
@@ -64,16 +58,6 @@ type reconciler struct {
 	// applied remembers what was sent and what came of it, so that an App that
 	// did not change costs no request.
 	applied map[objectKey]appliedObject
-}
-
-type objectKey struct {
-	kind string
-	types.NamespacedName
-}
-
-type appliedObject struct {
-	fingerprint string
-	version     string
 }
 
 // refusal is why an App cannot be acted on. It is not an error of the
@@ -177,10 +161,8 @@ func (r *reconciler) bring(ctx context.Context, app *v1alpha1.App) error {
 			return err
 		}
 	}
-	for i, obj := range objs {
-		if objs[i], err = r.apply(ctx, app, obj); err != nil {
-			return err
-		}
+	if err := r.applyAll(ctx, objs); err != nil {
+		return err
 	}
 	if err := r.prune(ctx, app, objs); err != nil {
 		return err
@@ -266,134 +248,4 @@ func (r *reconciler) rival(ctx context.Context, app *v1alpha1.App, host string) 
 		}
 	}
 	return holder{}, false, nil
-}
-
-// mayOwn returns a refusal when an object of that kind and name exists and is
-// not the App's. Only what the cache does not have is looked up, for the cache
-// holds no objects of others.
-func (r *reconciler) mayOwn(ctx context.Context, app *v1alpha1.App, obj kube.Object) error {
-	have, err := r.empty(obj)
-	if err != nil {
-		return err
-	}
-	err = r.client.Get(ctx, client.ObjectKeyFromObject(obj), have)
-	if apierrors.IsNotFound(err) {
-		err = r.live.Get(ctx, client.ObjectKeyFromObject(obj), have)
-	}
-	kind := obj.GetObjectKind().GroupVersionKind().Kind
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil
-	case err != nil:
-		return fmt.Errorf("read %s %q: %w", kind, obj.GetName(), err)
-	case metav1.IsControlledBy(have, app):
-		return nil
-	case ownedByNamesake(have, app):
-		return delay{fmt.Sprintf("the %s %q of a deleted App of this name is being removed", kind, obj.GetName())}
-	default:
-		return refusal{v1alpha1.ReasonNameTaken, fmt.Sprintf(
-			"the %s %q exists already and was not made for this App: give the App another name, or remove it with: kubectl delete %s -n %s %s",
-			kind, obj.GetName(), strings.ToLower(kind), obj.GetNamespace(), obj.GetName())}
-	}
-}
-
-// ownedByNamesake tells whether obj was made for an earlier App of app's name.
-// The garbage collector is about to remove it.
-func ownedByNamesake(obj kube.Object, app *v1alpha1.App) bool {
-	owner := metav1.GetControllerOf(obj)
-	return owner != nil && owner.Kind == "App" && owner.Name == app.Name && owner.UID != app.UID
-}
-
-// empty returns a new object of the type of obj.
-func (r *reconciler) empty(obj kube.Object) (kube.Object, error) {
-	o, err := r.client.Scheme().New(obj.GetObjectKind().GroupVersionKind())
-	if err != nil {
-		return nil, fmt.Errorf("make an empty %T: %w", obj, err)
-	}
-	return o.(kube.Object), nil
-}
-
-// apply makes the cluster's object match obj and returns it as it then is.
-func (r *reconciler) apply(ctx context.Context, app *v1alpha1.App, obj kube.Object) (kube.Object, error) {
-	desired, err := kube.Desired(obj)
-	if err != nil {
-		return nil, err
-	}
-	fingerprint, err := digest(desired.Object)
-	if err != nil {
-		return nil, fmt.Errorf("fingerprint %T %q: %w", obj, obj.GetName(), err)
-	}
-	kind := obj.GetObjectKind().GroupVersionKind()
-	key := objectKey{kind.Kind, client.ObjectKeyFromObject(obj)}
-	have, err := r.empty(obj)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.client.Get(ctx, key.NamespacedName, have); err == nil &&
-		r.applied[key] == (appliedObject{fingerprint, versionOf(have)}) {
-		have.GetObjectKind().SetGroupVersionKind(kind)
-		return have, nil
-	}
-	err = r.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(desired), client.FieldOwner(fieldManager), client.ForceOwnership)
-	switch {
-	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
-		delete(r.applied, key)
-		return nil, refusal{v1alpha1.ReasonRefused, shorten(err.Error())}
-	case err != nil:
-		return nil, fmt.Errorf("apply %s %q: %w", kind.Kind, obj.GetName(), err)
-	}
-	out, err := r.empty(obj)
-	if err != nil {
-		return nil, err
-	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(desired.Object, out); err != nil {
-		return nil, fmt.Errorf("read back %s %q: %w", kind.Kind, obj.GetName(), err)
-	}
-	r.applied[key] = appliedObject{fingerprint, versionOf(out)}
-	return out, nil
-}
-
-// versionOf returns what changes whenever somebody changes what obj asks for:
-// its generation, or its resource version where its kind counts none.
-func versionOf(obj kube.Object) string {
-	if g := obj.GetGeneration(); g > 0 {
-		return fmt.Sprintf("%s/%d", obj.GetUID(), g)
-	}
-	return fmt.Sprintf("%s/%s", obj.GetUID(), obj.GetResourceVersion())
-}
-
-// prune removes what the App was made of and no longer is.
-func (r *reconciler) prune(ctx context.Context, app *v1alpha1.App, keep []kube.Object) error {
-	wanted := map[objectKey]bool{}
-	for _, obj := range keep {
-		wanted[objectKey{obj.GetObjectKind().GroupVersionKind().Kind, client.ObjectKeyFromObject(obj)}] = true
-	}
-	var budgets policyv1.PodDisruptionBudgetList
-	var sets gatewayv1.ListenerSetList
-	mine := []client.ListOption{client.InNamespace(app.Namespace), client.MatchingLabels{v1alpha1.LabelApp: app.Name}}
-	if err := errors.Join(r.client.List(ctx, &budgets, mine...), r.client.List(ctx, &sets, mine...)); err != nil {
-		return fmt.Errorf("list what it was made of: %w", err)
-	}
-	var gone []kube.Object
-	for i := range budgets.Items {
-		gone = append(gone, &budgets.Items[i])
-	}
-	for i := range sets.Items {
-		gone = append(gone, &sets.Items[i])
-	}
-	for _, obj := range gone {
-		kind := "PodDisruptionBudget"
-		if _, ok := obj.(*gatewayv1.ListenerSet); ok {
-			kind = "ListenerSet"
-		}
-		key := objectKey{kind, client.ObjectKeyFromObject(obj)}
-		if wanted[key] || !metav1.IsControlledBy(obj, app) {
-			continue
-		}
-		delete(r.applied, key)
-		if err := client.IgnoreNotFound(r.client.Delete(ctx, obj)); err != nil {
-			return fmt.Errorf("remove %s %q: %w", kind, obj.GetName(), err)
-		}
-	}
-	return nil
 }
