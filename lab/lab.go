@@ -161,7 +161,7 @@ func (l *Lab) Close(ctx context.Context) error {
 
 // connect lets machines reach what the host reaches, under the host's address.
 func (l *Lab) connect(ctx context.Context) error {
-	if err := forward(true); err != nil {
+	if err := changeHost(); err != nil {
 		return err
 	}
 	nft, err := knftables.New(knftables.IPv4Family, l.table())
@@ -188,7 +188,10 @@ func (l *Lab) disconnect(ctx context.Context) error {
 	errs = append(errs, err)
 	for _, link := range links {
 		if strings.HasPrefix(link.Attrs().Name, fmt.Sprintf("emlab%d-", l.id)) {
-			errs = append(errs, netlink.LinkDel(link))
+			// It goes by itself with the last process at its other end.
+			if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+				errs = append(errs, fmt.Errorf("remove link %s: %w", link.Attrs().Name, err))
+			}
 		}
 	}
 	nft, err := knftables.New(knftables.IPv4Family, l.table())
@@ -199,6 +202,6 @@ func (l *Lab) disconnect(ctx context.Context) error {
 		tx.Delete(&knftables.Table{})
 		err = nft.Run(ctx, tx)
 	}
-	errs = append(errs, err, os.RemoveAll(l.run), os.RemoveAll(l.data), forward(false))
+	errs = append(errs, err, os.RemoveAll(l.run), os.RemoveAll(l.data), restoreHost())
 	return errors.Join(errs...)
 }

@@ -47,10 +47,8 @@ func (l *Lab) AddMachine(name string) (*Machine, error) {
 		Dirs:    dirs.Dirs{Data: filepath.Join(l.data, name, "data"), Run: filepath.Join(l.run, name)},
 		Address: net.IPv4(198, 18, byte(l.id), byte(number*4+2)).To4(),
 	}
-	for _, dir := range []string{m.Dirs.Data, m.Dirs.Run, m.Home} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make machine %q: %w", name, err)
-		}
+	if err := os.MkdirAll(m.Home, 0o755); err != nil {
+		return nil, fmt.Errorf("make machine %q: %w", name, err)
 	}
 	ns, err := newNamespace(filepath.Join(l.run, name+".net"))
 	if err != nil {
@@ -82,6 +80,10 @@ func (m *Machine) plugIn(number int) error {
 		return err
 	}
 	return m.ns.do(func() error {
+		// Its addresses and routes would turn up some moments later.
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte("1"), 0o644); err != nil {
+			return err
+		}
 		if err := setUp("eth0", m.Address); err != nil {
 			return err
 		}

@@ -27,22 +27,15 @@ func newNamespace(path string) (*namespace, error) {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
 	f.Close()
-	done := make(chan error, 1)
-	go func() {
-		// The thread has changed its namespace: without an unlock it ends with
-		// the goroutine and no other one ever runs on it.
-		runtime.LockOSThread()
+	if err := onOwnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
+			return err
 		}
 		if err := bringUpLoopback(); err != nil {
-			done <- err
-			return
+			return err
 		}
-		done <- unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-	}()
-	if err := <-done; err != nil {
+		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	}); err != nil {
 		os.Remove(path)
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
@@ -62,17 +55,32 @@ func bringUpLoopback() error {
 
 // do runs f on a thread inside the namespace.
 func (n *namespace) do(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: see newNamespace
+	return onOwnThread(func() error {
 		ns, err := os.Open(n.path)
 		if err != nil {
-			done <- err
-			return
+			return err
 		}
 		defer ns.Close()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace %s: %w", n.path, err)
+			return fmt.Errorf("enter the network namespace %s: %w", n.path, err)
+		}
+		return f()
+	})
+}
+
+// onOwnThread runs f on a thread that nothing else ever runs on, so that f may
+// change the thread's namespace.
+func onOwnThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// Without an unlock the thread ends with its goroutine.
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread cannot end, and is the one that the kernel shows
+			// as the process's: leave it alone. While this goroutine holds it,
+			// another one gets another.
+			done <- onOwnThread(f)
+			runtime.UnlockOSThread()
 			return
 		}
 		done <- f()
@@ -111,7 +119,7 @@ func (n *namespace) processes() ([]int, error) {
 		}
 		var have unix.Stat_t
 		// A process that has just ended is none of ours.
-		if unix.Stat(filepath.Join("/proc", e.Name(), "ns/net"), &have) == nil && have.Ino == want.Ino && have.Dev == want.Dev {
+		if pid != os.Getpid() && unix.Stat(filepath.Join("/proc", e.Name(), "ns/net"), &have) == nil && have.Ino == want.Ino && have.Dev == want.Dev {
 			out = append(out, pid)
 		}
 	}

@@ -6,8 +6,11 @@ package wipe
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +37,9 @@ func TestWipe(t *testing.T) {
 			m.Eventually("the node is ready", 10*time.Second, m.NodeReady)
 			tt.before(t, m)
 			m.Emerald("down", "--wipe", "--yes")
+			for _, link := range logLinks(t, m) {
+				t.Errorf("differs after the wipe: + link %s", link)
+			}
 			for _, line := range wipe.Diff(before, snapshot(t, m)) {
 				t.Errorf("differs after the wipe: %s", line)
 			}
@@ -46,8 +52,9 @@ func snapshot(t *testing.T, m *fixture.Machine) (s wipe.Snapshot) {
 	t.Helper()
 	err := m.Do(func() (err error) {
 		s, err = wipe.Take(wipe.Scope{
-			Files:   []string{m.Dirs.Data, m.Dirs.Run, m.Home, "/etc", "/run", "/opt", "/var/lib", "/var/log", "/root/.kube"},
-			Except:  []string{"/run/emlab", "/etc/mtab"},
+			Files: []string{m.Dirs.Data, m.Dirs.Run, m.Home, "/etc", "/run", "/opt", "/var/lib", "/root/.kube"},
+			// Machines of other labs come and go here, and so do apt's locks.
+			Except:  []string{"/run/emlab", "/var/lib/cni", "/var/lib/apt", "/var/lib/dpkg"},
 			Cgroups: []string{m.CgroupRoot()},
 		})
 		return err
@@ -56,6 +63,19 @@ func snapshot(t *testing.T, m *fixture.Machine) (s wipe.Snapshot) {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// logLinks returns the links that the kubelet has put into the host's log
+// directory for pods of this machine.
+func logLinks(t *testing.T, m *fixture.Machine) []string {
+	links, err := filepath.Glob("/var/log/containers/*.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(links, func(link string) bool {
+		target, err := os.Readlink(link)
+		return err != nil || !strings.HasPrefix(target, m.Dirs.Data)
+	})
 }
 
 // kill ends the machine's process and its container runtime together, so that

@@ -75,6 +75,8 @@ func apiServerFlags(o Options) []string {
 		"--audit-log-mode=batch",
 		"--profiling=false",
 		"--event-ttl=1h",
+		// Without it, watches keep a server that shall stop alive for a minute.
+		"--shutdown-watch-termination-grace-period=3s",
 	}
 }
 

@@ -143,11 +143,14 @@ func Run(ctx context.Context, o Options) error {
 	stopAPI()
 	select {
 	case <-api:
-	case <-time.After(20 * time.Second):
+	case <-time.After(apiGrace):
 		o.Log.Warn("the API did not stop in time: stopping etcd under it")
 	}
 	return err
 }
+
+// apiGrace is how long the API may take to finish the requests under way.
+const apiGrace = 10 * time.Second
 
 // errStopped marks a part that returned without an error before it was told to.
 var errStopped = errors.New("it returned before it was told to")

@@ -106,6 +106,9 @@ func Run(ctx context.Context, o Options) error {
 	if err := resolver.write(); err != nil {
 		return err
 	}
+	if err := raiseLimits(o.Dirs); err != nil {
+		return err
+	}
 	if err := forgetStaleIdentity(o); err != nil {
 		return err
 	}

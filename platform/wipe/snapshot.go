@@ -168,7 +168,7 @@ func (s Scope) takeCgroups(out Snapshot) error {
 }
 
 func takeProcesses(out Snapshot) error {
-	mine, err := os.Readlink("/proc/self/ns/net")
+	mine, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}
