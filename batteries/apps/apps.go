@@ -33,7 +33,10 @@ var Battery = battery.Battery{
 	Needs: []string{"gateway", "certs"},
 	Where: battery.Controllers,
 	Config: Config{
-		Gateway:    Gateway{Name: "emerald", Namespace: "emerald-gateway", HTTP: "http", HTTPS: "https"},
+		Gateway: Gateway{
+			Name: "emerald", Namespace: "emerald-gateway",
+			HTTP: "http", HTTPS: "https", HTTPRoot: "http-root", HTTPSRoot: "https-root",
+		},
 		Issuer:     "emerald-ca",
 		RootImages: RootInUserNamespace,
 		Reserved:   []string{"registry"},
@@ -87,6 +90,9 @@ type Gateway struct {
 	// HTTP and HTTPS are the names of the listeners for `*.<domain>`.
 	HTTP  string `json:"http"`
 	HTTPS string `json:"https"`
+	// HTTPRoot and HTTPSRoot are those for `<domain>` itself.
+	HTTPRoot  string `json:"httpRoot"`
+	HTTPSRoot string `json:"httpsRoot"`
 }
 
 // RootImages is a way of dealing with images that run as root. See
@@ -116,7 +122,8 @@ func (c Config) validate() error {
 	var errs []error
 	for _, f := range []struct{ name, value string }{
 		{"gateway.name", c.Gateway.Name}, {"gateway.namespace", c.Gateway.Namespace},
-		{"gateway.http", c.Gateway.HTTP}, {"gateway.https", c.Gateway.HTTPS}, {"issuer", c.Issuer},
+		{"gateway.http", c.Gateway.HTTP}, {"gateway.https", c.Gateway.HTTPS},
+		{"gateway.httpRoot", c.Gateway.HTTPRoot}, {"gateway.httpsRoot", c.Gateway.HTTPSRoot}, {"issuer", c.Issuer},
 	} {
 		if f.value == "" {
 			errs = append(errs, fmt.Errorf("apps: %s is empty: give a name", f.name))

@@ -228,22 +228,31 @@ func listener(scheme, host string) gatewayv1.SectionName {
 	return gatewayv1.SectionName(scheme + "-" + host)
 }
 
-// parents returns the listeners of a scheme that the App's hosts arrive at.
-func (r rendering) parents(scheme, section string) []gatewayv1.ParentReference {
+// parents returns the listeners of a scheme that the App's hosts arrive at:
+// below is the Gateway's for names below the platform's domain, root that for the
+// domain itself.
+func (r rendering) parents(scheme, below, root string) []gatewayv1.ParentReference {
 	var refs []gatewayv1.ParentReference
-	own := r.ownListeners()
-	if len(own) < len(hostsOf(r.app, r.site.Domain)) {
-		refs = append(refs, gatewayv1.ParentReference{
-			Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: new(gatewayv1.Kind("Gateway")),
-			Name: gatewayv1.ObjectName(r.config.Gateway.Name), Namespace: new(gatewayv1.Namespace(r.config.Gateway.Namespace)),
-			SectionName: new(gatewayv1.SectionName(section)),
-		})
-	}
-	for _, host := range own {
-		refs = append(refs, gatewayv1.ParentReference{
-			Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: new(gatewayv1.Kind("ListenerSet")),
-			Name: gatewayv1.ObjectName(r.app.Name), SectionName: new(listener(scheme, host)),
-		})
+	seen := map[string]bool{}
+	for _, host := range hostsOf(r.app, r.site.Domain) {
+		section := below
+		if host == r.site.Domain {
+			section = root
+		}
+		switch {
+		case !covered(host, r.site.Domain):
+			refs = append(refs, gatewayv1.ParentReference{
+				Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: new(gatewayv1.Kind("ListenerSet")),
+				Name: gatewayv1.ObjectName(r.app.Name), SectionName: new(listener(scheme, host)),
+			})
+		case !seen[section]:
+			seen[section] = true
+			refs = append(refs, gatewayv1.ParentReference{
+				Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: new(gatewayv1.Kind("Gateway")),
+				Name: gatewayv1.ObjectName(r.config.Gateway.Name), Namespace: new(gatewayv1.Namespace(r.config.Gateway.Namespace)),
+				SectionName: new(gatewayv1.SectionName(section)),
+			})
+		}
 	}
 	return refs
 }
@@ -261,7 +270,7 @@ func (r rendering) route() kube.Object {
 	return &gatewayv1.HTTPRoute{
 		TypeMeta: typed(gatewayv1.GroupName, "v1", "HTTPRoute"), ObjectMeta: r.meta(r.app.Name),
 		Spec: gatewayv1.HTTPRouteSpec{
-			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: r.parents("https", r.config.Gateway.HTTPS)},
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: r.parents("https", r.config.Gateway.HTTPS, r.config.Gateway.HTTPSRoot)},
 			Hostnames:       r.hostnames(),
 			Rules: []gatewayv1.HTTPRouteRule{{
 				Matches: everything(),
@@ -282,7 +291,7 @@ func (r rendering) redirect() kube.Object {
 	return &gatewayv1.HTTPRoute{
 		TypeMeta: typed(gatewayv1.GroupName, "v1", "HTTPRoute"), ObjectMeta: r.meta(r.app.Name + ".redirect"),
 		Spec: gatewayv1.HTTPRouteSpec{
-			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: r.parents("http", r.config.Gateway.HTTP)},
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: r.parents("http", r.config.Gateway.HTTP, r.config.Gateway.HTTPRoot)},
 			Hostnames:       r.hostnames(),
 			Rules: []gatewayv1.HTTPRouteRule{{
 				Matches: everything(),

@@ -40,7 +40,7 @@ func TestRenderGolden(t *testing.T) {
 		"small":  {appAt("default", "web", 0), v1alpha1.UserNumeric},
 		"root":   {appAt("default", "web", 0), v1alpha1.UserRoot},
 		"full":   {full(), v1alpha1.UserNumeric},
-		"domain": {appAt("default", "web", 0, "www.example.com"), v1alpha1.UserNamed},
+		"domain": {appAt("default", "web", 0, "www.example.com", domain), v1alpha1.UserNamed},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
