@@ -103,7 +103,7 @@ func start(ctx context.Context, e *env, d dirs.Dirs, want machine.Settings) erro
 		return nil
 	}
 	if machine.PID(d) == 0 {
-		if err := machine.Preflight(d, want); err != nil {
+		if err := machine.Preflight(ctx, d, want); err != nil {
 			return err
 		}
 	} else {

@@ -11,10 +11,6 @@ import (
 	"github.com/emerald-platform/emerald/platform/wipe"
 )
 
-// Preflight names everything that keeps a machine with these settings from
-// running on this host, all at once.
-func Preflight(d dirs.Dirs, s Settings) error { return nil }
-
 // Down stops the machine, its container runtime and every container, and with
 // everything also removes all data and whatever else was left on the host. It
 // works as well when nothing runs, or only half of it.

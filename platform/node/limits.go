@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,11 +32,8 @@ func raiseLimits(d dirs.Dirs) error {
 		if err != nil || have >= least {
 			continue
 		}
-		if err := record.Remember(name); err != nil {
+		if err := record.Set(name, strconv.Itoa(least)); err != nil {
 			return err
-		}
-		if err := os.WriteFile(path, []byte(strconv.Itoa(least)), 0o644); err != nil {
-			return fmt.Errorf("raise kernel setting %s to %d: %w", name, least, err)
 		}
 	}
 	return nil
