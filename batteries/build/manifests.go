@@ -57,10 +57,11 @@ func manifests(s battery.Site) ([]kube.Object, error) {
 }
 
 // capabilities are what BuildKit and runc need, all of them only within the
-// pod's own user namespace: to mount layers, to make namespaces, and to hand
-// build steps the set that containers have by custom.
+// pod's own user namespace: to mount layers, to make namespaces and set up the
+// empty network of RUN --network=none, and to hand build steps the set that
+// containers have by custom.
 var capabilities = []corev1.Capability{
-	"SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "SETFCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID",
+	"SYS_ADMIN", "NET_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "SETFCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID",
 	"KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW", "AUDIT_WRITE",
 }
 

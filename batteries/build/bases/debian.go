@@ -23,14 +23,18 @@ var suites = []struct{ number, name string }{
 	{"12", "bookworm"}, {"13", "trixie"}, {"14", "forky"},
 }
 
-// splitSuite splits a tag such as "1.26-bookworm-slim" into its version, its
-// suite ("" when it names none) and whether it is slim.
+// splitSuite splits a tag such as "1.26-bookworm-slim" or "3.11-slim-bookworm"
+// into its version, its suite ("" when it names none) and whether it is slim.
 func splitSuite(tag string) (version, suite string, slim bool) {
-	tag, slim = cutWord(tag, "slim")
-	for _, s := range suites {
+	for again := true; again; {
 		var found bool
-		if tag, found = cutWord(tag, s.name); found {
-			suite = s.name
+		if tag, again = cutWord(tag, "slim"); again {
+			slim = true
+		}
+		for _, s := range suites {
+			if tag, found = cutWord(tag, s.name); found {
+				suite, again = s.name, true
+			}
 		}
 	}
 	return tag, suite, slim
