@@ -3,6 +3,7 @@ package network_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -109,24 +110,41 @@ func start(t *testing.T, o network.Options) (stop func()) {
 	return stop
 }
 
+// eventually looks until there is nothing to complain about.
+func eventually(t *testing.T, look func() string) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		complaint := look()
+		if complaint == "" {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatal(complaint)
+		case <-tick.C:
+		}
+	}
+}
+
 // await returns the configuration once it has the ranges.
-func await(t *testing.T, d dirs.Dirs, ranges ...string) datapath.Config {
+func await(t *testing.T, d dirs.Dirs, ranges ...string) (out datapath.Config) {
 	t.Helper()
 	var want []netip.Prefix
 	for _, r := range ranges {
 		want = append(want, netip.MustParsePrefix(r))
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for {
+	eventually(t, func() string {
 		c, err := network.ReadConfig(d)
-		if err == nil && c != nil && cmp.Equal(c.PodCIDRs, want, compareAddresses) {
-			return *c
+		if err != nil || c == nil || !cmp.Equal(c.PodCIDRs, want, compareAddresses) {
+			return fmt.Sprintf("configuration is %v %v, want %v", c, err, want)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("configuration is %v %v, want %v", c, err, want)
-		}
-		time.Sleep(time.Millisecond)
-	}
+		out = *c
+		return ""
+	})
+	return out
 }
 
 func TestRunFollowsTheNode(t *testing.T) {
@@ -157,13 +175,12 @@ func TestRunFollowsTheNode(t *testing.T) {
 	}
 	o.Kube = kubernetes.NewForConfigOrDie(&rest.Config{Host: "http://127.0.0.1:1"})
 	start(t, o)
-	deadline := time.Now().Add(10 * time.Second)
-	for len(tables(t)) == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("no rules without the API")
+	eventually(t, func() string {
+		if len(tables(t)) == 0 {
+			return "no rules without the API"
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return ""
+	})
 }
 
 // tables lists the nftables of the test's network namespace.
