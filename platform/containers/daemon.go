@@ -196,6 +196,11 @@ func childEnvironment(environ []string, programs string) []string {
 	// A process that the runtime started inherits it and may be the machine
 	// again.
 	kept["PATH"] = programs + ":" + strings.TrimPrefix(kept["PATH"], programs+":")
+	// Where nft is, which the network plugin calls: not every root's shell
+	// looks there.
+	if !slices.Contains(strings.Split(kept["PATH"], ":"), "/usr/sbin") {
+		kept["PATH"] += ":/usr/sbin"
+	}
 	var out []string
 	for name, value := range kept {
 		out = append(out, name+"="+value)

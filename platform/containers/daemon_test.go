@@ -11,7 +11,7 @@ func TestChildEnvironment(t *testing.T) {
 		"TERM=xterm", "NOTIFY_SOCKET=/run/x", "https_proxy=http://p:1", "EMERALD_DATA=/old", "PATH=/bin",
 		orderVariable + "=secret", "EMERALD_DATA=/data",
 	}
-	want := []string{"EMERALD_DATA=/data", "PATH=/data/bin:/bin", "https_proxy=http://p:1"}
+	want := []string{"EMERALD_DATA=/data", "PATH=/data/bin:/bin:/usr/sbin", "https_proxy=http://p:1"}
 	got := childEnvironment(in, "/data/bin")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -46,6 +48,9 @@ func runProxy(ctx context.Context, o Options) error {
 	if err := proxy.Validate(); err != nil {
 		return fmt.Errorf("configure kube-proxy: %w", err)
 	}
+	if err := findNft(); err != nil {
+		return err
+	}
 	// Upstream's Run does not end with its context; what it started does.
 	ended := make(chan error, 1)
 	go func() { ended <- proxy.Run(ctx) }()
@@ -58,6 +63,21 @@ func runProxy(ctx context.Context, o Options) error {
 		}
 		return fmt.Errorf("run kube-proxy: %w", err)
 	}
+}
+
+// findNft extends this process's search path when nft is where not every
+// root's shell looks: kube-proxy can't be told a path.
+func findNft() error {
+	if _, err := exec.LookPath("nft"); err == nil {
+		return nil
+	}
+	if _, err := exec.LookPath("/usr/sbin/nft"); err != nil {
+		return fmt.Errorf("find nft, which sets the rules of services: %w; install it: apt-get install nftables", err)
+	}
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin"); err != nil {
+		return fmt.Errorf("extend the search path: %w", err)
+	}
+	return nil
 }
 
 // proxyConfiguration returns the node's part of upstream's configuration.

@@ -46,13 +46,14 @@ func tryNetworkHere(ctx context.Context) []lacking {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "b"}); err != nil {
 		out = append(out, lacking{"make veth links", "veth", err})
 	}
-	if _, err := exec.LookPath("nft"); err != nil {
+	nft, err := nftPath()
+	if err != nil {
 		// A problem of its own, named by another check.
 		return out
 	}
 	for _, r := range rules {
 		// --check: the kernel looks at the rules and keeps none.
-		cmd := exec.CommandContext(ctx, "nft", "--check", "-f", "-")
+		cmd := exec.CommandContext(ctx, nft, "--check", "-f", "-")
 		cmd.Stdin = strings.NewReader(strings.ReplaceAll(r.rules, "; add", "\nadd") + "\n")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr

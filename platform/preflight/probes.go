@@ -74,8 +74,21 @@ func hostProbes() probes {
 	}
 }
 
+// nftPath looks also where not every root's shell does.
+func nftPath() (string, error) {
+	path, err := exec.LookPath("nft")
+	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/nft")
+	}
+	return path, err
+}
+
 func nftVersion() (string, error) {
-	out, err := exec.Command("nft", "--version").Output()
+	path, err := nftPath()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command(path, "--version").Output()
 	if err != nil {
 		return "", err
 	}
