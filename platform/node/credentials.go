@@ -38,7 +38,6 @@ func writeCredentialProvider(o Options) (credentialProvider, error) {
 		Providers: []kubeletv1.CredentialProvider{{
 			Name:                 providerName,
 			APIVersion:           "credentialprovider.kubelet.k8s.io/v1",
-			Args:                 []string{"credential-provider"},
 			MatchImages:          []string{registry},
 			DefaultCacheDuration: &metav1.Duration{},
 			TokenAttributes: &kubeletv1.ServiceAccountTokenAttributes{
