@@ -44,9 +44,14 @@ type Route struct {
 
 	kube kubernetes.Interface
 
-	mu       sync.Mutex
-	gateways []string // addresses of the gateway, asked for once
-	asked    bool
+	mu      sync.Mutex
+	gateway *gateway // asked for once
+}
+
+// gateway is where the platform's gateway is reached.
+type gateway struct {
+	outside []string // from anywhere
+	inside  string   // from the cluster's own machines and pods, or ""
 }
 
 // New returns the way to the platform that kube reaches. Callers without the
@@ -85,18 +90,23 @@ func (r *Route) Transport() *http.Transport {
 
 // Dial connects to a name under the platform's domain: at the addresses of the
 // gateway as far as the caller may know them, else on this machine for names
-// that end in .localhost (RFC 6761, section 6.3), else where the name resolves
-// to. The error names every address that was tried.
+// that end in .localhost (RFC 6761, section 6.3) or where other names resolve to,
+// else at the gateway's address inside the cluster. The error names every
+// address that was tried.
 func (r *Route) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("dial %q: %w", address, err)
 	}
-	hosts := append([]string{}, r.addresses(ctx)...)
+	g := r.find(ctx)
+	hosts := append([]string{}, g.outside...)
 	if strings.HasSuffix("."+host, ".localhost") {
 		hosts = append(hosts, "127.0.0.1")
 	} else {
 		hosts = append(hosts, host)
+	}
+	if g.inside != "" {
+		hosts = append(hosts, g.inside)
 	}
 	var errs []error
 	for _, h := range hosts {
@@ -111,22 +121,25 @@ func (r *Route) Dial(ctx context.Context, network, address string) (net.Conn, er
 	return nil, fmt.Errorf("reach %s: %w", address, errors.Join(errs...))
 }
 
-// addresses returns where the gateway is reached, as far as the caller may know.
-func (r *Route) addresses(ctx context.Context) []string {
+// find returns where the gateway is reached, as far as the caller may know.
+func (r *Route) find(ctx context.Context) gateway {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.asked {
-		return r.gateways
+	if r.gateway != nil {
+		return *r.gateway
 	}
 	svc, err := r.kube.CoreV1().Services(gatewayNamespace).Get(ctx, gatewayService, metav1.GetOptions{})
 	if err != nil {
-		return nil
+		return gateway{}
 	}
-	r.asked = true
+	r.gateway = &gateway{}
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		if ingress.IP != "" {
-			r.gateways = append(r.gateways, ingress.IP)
+			r.gateway.outside = append(r.gateway.outside, ingress.IP)
 		}
 	}
-	return r.gateways
+	if svc.Spec.ClusterIP != "None" {
+		r.gateway.inside = svc.Spec.ClusterIP
+	}
+	return *r.gateway
 }
