@@ -1,6 +1,7 @@
 package battery
 
 import (
+	"errors"
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -31,7 +32,8 @@ import (
 // command `emerald run <name>`, the probes on [ReadyPort], and a security
 // context without root, privileges, capabilities or a writable root
 // filesystem. Pods prefer different machines and zones, and get the labels of
-// [Selector].
+// [Selector]. A battery of a shared workload that renders such an object is an
+// error.
 //
 // Every object gets the label emerald.dev/battery, its kind and apiVersion,
 // and, where its kind lives in a namespace and it names none, the battery's.
@@ -56,10 +58,10 @@ func Complete(b *Battery, s Site) ([]kube.Object, error) {
 		if err := r.addWorkload(); err != nil {
 			return nil, fmt.Errorf("render battery %q: %w", b.Name, err)
 		}
-	case b.Where == Controllers:
-		r.addImpersonation(ControllersWorkload)
-	case b.Where == EveryNode:
-		r.addImpersonation(NodeWorkload)
+	default:
+		if err := r.addImpersonation(); err != nil {
+			return nil, fmt.Errorf("render battery %q: %w", b.Name, err)
+		}
 	}
 	if err := finish(r.objects, r.battery.Name, r.site.Namespace); err != nil {
 		return nil, fmt.Errorf("render battery %q: %w", b.Name, err)
@@ -183,8 +185,21 @@ func budget(name string) *policyv1.PodDisruptionBudget {
 	}
 }
 
+// errShared is a battery that wants to change pods it shares with others.
+var errShared = errors.New("it runs in a workload it shares with others, and cannot render one: use Where: Own")
+
 // addImpersonation lets the shared workload act as the battery's account.
-func (r *rendering) addImpersonation(workload string) {
+func (r *rendering) addImpersonation() error {
+	name, workload := r.battery.Name, ControllersWorkload
+	if r.battery.Where == EveryNode {
+		workload = NodeWorkload
+	}
+	_, deployment := find[*appsv1.Deployment](r.objects, name)
+	_, statefulSet := find[*appsv1.StatefulSet](r.objects, name)
+	_, daemonSet := find[*appsv1.DaemonSet](r.objects, name)
+	if deployment || statefulSet || daemonSet {
+		return errShared
+	}
 	r.objects = append(r.objects,
 		&rbacv1.Role{
 			ObjectMeta: metav1.ObjectMeta{Name: workload},
@@ -198,6 +213,7 @@ func (r *rendering) addImpersonation(workload string) {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: workload},
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: SystemNamespace, Name: workload}},
 		})
+	return nil
 }
 
 // finish gives every object its kind, namespace and labels and sorts them.

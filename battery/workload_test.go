@@ -138,6 +138,15 @@ func TestCompletePassesErrorsOn(t *testing.T) {
 	}
 }
 
+func TestCompleteRefusesToChangeSharedPods(t *testing.T) {
+	for _, place := range []battery.Place{battery.Controllers, battery.EveryNode} {
+		b := sound("demo", where(place), manifests(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}))
+		if _, err := battery.Complete(&b, site()); err == nil {
+			t.Errorf("a battery that runs in %s renders a workload of its own", place)
+		}
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	of := func(s battery.Site) string {
 		settings, err := s.Settings()

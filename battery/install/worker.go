@@ -50,6 +50,7 @@ type worker struct {
 
 	loaded bool
 	inv    inventory
+	failed bool // the last try did; what it said stays until one succeeds
 
 	plan      *plan     // that the following is of
 	refs      []ref     // rendered
@@ -115,6 +116,7 @@ func (w *worker) setState(phase v1alpha1.Phase, message string) {
 func (w *worker) run(ctx context.Context, watches *watches) error {
 	pause := time.Duration(0)
 	for {
+		tried := w.in.plan()
 		again, err := w.converge(ctx, watches)
 		switch {
 		case ctx.Err() != nil:
@@ -126,19 +128,36 @@ func (w *worker) run(ctx context.Context, watches *watches) error {
 			if transient(err) {
 				phase = v1alpha1.PhaseInstalling
 			}
+			w.failed = true
 			w.setState(phase, err.Error())
 		default:
-			pause = 0
+			pause, w.failed = 0, false
 		}
-		var timer <-chan time.Time
-		if again > 0 {
-			timer = time.After(again)
+		if !w.sleep(ctx, again, tried) {
+			return nil
 		}
+	}
+}
+
+// sleep returns when there is something to do: the time is up, where 0 is
+// never, or something happened. After a failure only other settings cut the
+// pause short: what happens otherwise is mostly what the failure itself causes.
+// It returns false when ctx ends.
+func (w *worker) sleep(ctx context.Context, d time.Duration, tried *plan) bool {
+	var timer <-chan time.Time
+	if d > 0 {
+		timer = time.After(d)
+	}
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-w.wake:
+			return false
 		case <-timer:
+			return true
+		case <-w.wake:
+			if !w.failed || w.in.plan() != tried {
+				return true
+			}
 		}
 	}
 }
@@ -272,7 +291,7 @@ func (w *worker) install(ctx context.Context, p *plan, watches *watches) error {
 	w.mu.Lock()
 	w.site, w.sitePlan = fingerprint(objs), p
 	w.mu.Unlock()
-	if w.gated() {
+	if w.gated() && !w.failed {
 		w.setState(v1alpha1.PhaseInstalling, "")
 	}
 	if err := w.keep(ctx, w.inv.with(w.refs)); err != nil {
@@ -289,7 +308,9 @@ func (w *worker) install(ctx context.Context, p *plan, watches *watches) error {
 				w.waitFor(waiting)
 				return nil
 			}
-			w.setState(v1alpha1.PhaseInstalling, "")
+			if !w.failed {
+				w.setState(v1alpha1.PhaseInstalling, "")
+			}
 		}
 		if err := w.applyStage(ctx, stage, watches); err != nil {
 			return err

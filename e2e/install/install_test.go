@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -28,6 +29,7 @@ import (
 	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/battery"
 	"github.com/emerald-platform/emerald/battery/install"
+	"github.com/emerald-platform/emerald/kit/kube"
 	"github.com/emerald-platform/emerald/platform/controlplane"
 	"github.com/emerald-platform/emerald/platform/isolated"
 	"github.com/emerald-platform/emerald/platform/pki"
@@ -59,6 +61,7 @@ func TestInstall(t *testing.T) {
 		{"what others delete or change comes back", repair},
 		{"settings are followed live", settings},
 		{"bad settings are refused and the last good ones stay", refuse},
+		{"an object that the API refuses is named, and holds up nobody else", refused},
 		{"more machines bring more copies", spread},
 		{"a battery that is turned off goes, and comes back", turnOff},
 		{"the shared controllers act with the rights of their batteries", controllers},
@@ -480,6 +483,24 @@ func refuse(t *testing.T, w *world) {
 	w.set(t, `{"spec": {"domain": null, "batteries": null}}`)
 	w.acceptance(t, metav1.ConditionTrue)
 	w.untilServices(t, "base0", "base1")
+	in.until(t, allReady())
+}
+
+func refused(t *testing.T, w *world) {
+	all := first()
+	sound := all[3].Manifests
+	all[3].Manifests = func(s battery.Site) ([]kube.Object, error) {
+		objs, err := sound(s)
+		port := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 70000, TargetPort: intstr.FromInt32(80)}}}}
+		return append(objs, port), err
+	}
+	in := w.install(t, all)
+	in.until(t, map[string]string{
+		"base": "Ready", "things": "Ready", "top": "Ready",
+		"loner": `Failed: apply Service "emerald-loner/bad": Service "bad" is invalid: spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive`,
+	})
+	in.stop()
+	in = w.install(t, first())
 	in.until(t, allReady())
 }
 
