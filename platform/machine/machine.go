@@ -34,6 +34,7 @@ import (
 	"github.com/emerald-platform/emerald/platform/containers"
 	"github.com/emerald-platform/emerald/platform/controlplane"
 	"github.com/emerald-platform/emerald/platform/dirs"
+	"github.com/emerald-platform/emerald/platform/entry"
 	"github.com/emerald-platform/emerald/platform/node"
 	"github.com/emerald-platform/emerald/platform/pki"
 	"github.com/emerald-platform/emerald/platform/selfimage"
@@ -156,6 +157,9 @@ func (m *machine) run(ctx context.Context) error {
 			return fmt.Errorf("reach the API: %w", err)
 		}
 		group.Go(func() error { return m.watchNode(ctx, kube) })
+		group.Go(func() error {
+			return entry.Run(ctx, entry.Options{Kube: client, Node: m.Node, Log: m.Log.With("part", "entry")})
+		})
 		hostPublished := make(chan struct{})
 		group.Go(func() error { return publishHost(ctx, kube, m.Log, func() { close(hostPublished) }) })
 		if !wait(ctx, hostPublished) {
