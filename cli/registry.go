@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/emerald-platform/emerald/batteries/registry/client"
 )
@@ -262,9 +261,9 @@ twice a day; pushes and pulls go on meanwhile.`,
 			if r.output == "json" {
 				return r.json(done)
 			}
-			freed := resource.NewQuantity(done.Bytes, resource.BinarySI)
-			fmt.Fprintf(r.env.out, "removed %d images, %d blobs, %d unfinished uploads: %s freed\n", done.Images, done.Blobs, done.Uploads, freed)
-			return nil
+			_, err = fmt.Fprintf(r.env.out, "removed %d images, %d blobs and %d unfinished uploads: %.1f MiB freed\n",
+				done.Images, done.Blobs, done.Uploads, float64(done.Bytes)/(1<<20))
+			return err
 		},
 	}
 	r.jsonFlag(cmd)

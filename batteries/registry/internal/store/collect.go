@@ -64,6 +64,9 @@ func (s *Store) Collect(ctx context.Context, keep Retention) (Collected, error) 
 		if err == nil {
 			err = r.collectLinks(ctx, now.Add(-keep.Grace))
 		}
+		if err == nil {
+			err = r.collectEmpty(ctx)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("collect in %q: %w", name, err))
 		}
@@ -221,6 +224,24 @@ func (r *Repo) collectLinks(ctx context.Context, before time.Time) error {
 			err = ctx.Err()
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectEmpty removes what is left of a repository that holds nothing any more.
+// Its directory of uploads stays, in which one may just be beginning.
+func (r *Repo) collectEmpty(ctx context.Context) error {
+	r.s.gate.Lock()
+	defer r.s.gate.Unlock()
+	for _, k := range []kind{image, layer} {
+		if links, err := r.s.links(ctx, r.Name(), k); err != nil || len(links) > 0 {
+			return err
+		}
+	}
+	for _, part := range []string{"_manifests", "_layers", "_referrers"} {
+		if err := r.s.disk.Delete(ctx, path.Join(repoDir(r.Name()), part)); err != nil && !notFound(err) {
 			return err
 		}
 	}

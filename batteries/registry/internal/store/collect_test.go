@@ -135,4 +135,23 @@ func TestCollect(t *testing.T) {
 	if got := collect(day); got != (store.Collected{}) {
 		t.Errorf("collecting again removes %+v", got)
 	}
+
+	// A repository goes with its last image.
+	d, err := b.Resolve(ctx, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.DeleteImage(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := s.Repositories(ctx, "demo"); err != nil || !cmp.Equal(names, []string{"demo/a"}) {
+		t.Errorf("repositories %v, %v; want demo/a", names, err)
+	}
+	if err := b.Delete(ctx, shared); err != nil {
+		t.Fatal(err)
+	}
+	collect(day)
+	if _, err := os.Stat(filepath.Join(b.Path(s), "_manifests")); !os.IsNotExist(err) {
+		t.Errorf("what is left of an empty repository: %v", err)
+	}
 }

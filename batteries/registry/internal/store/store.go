@@ -238,15 +238,23 @@ func (s *Store) walk(ctx context.Context, name string, each func(name string, im
 	return each(name, images)
 }
 
-// Repositories returns the names of all repositories that ever held images, in
+// Repositories returns the names of all repositories that hold images, in
 // lexical order, or of those of one namespace unless that is "".
 func (s *Store) Repositories(ctx context.Context, namespace string) ([]string, error) {
 	var names []string
 	err := s.repositories(ctx, func(name string, images bool) error {
-		if images && (namespace == "" || Namespace(name) == namespace) {
+		if !images || namespace != "" && Namespace(name) != namespace {
+			return nil
+		}
+		// Every image has a link by its sha256 digest.
+		links, err := s.disk.List(ctx, path.Join(linksDir(name, image), digest.SHA256.String()))
+		if err == nil && len(links) > 0 {
 			names = append(names, name)
 		}
-		return nil
+		if notFound(err) {
+			err = nil
+		}
+		return err
 	})
 	slices.Sort(names)
 	return names, err
