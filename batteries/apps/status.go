@@ -153,7 +153,7 @@ func judgeRollout(app *v1alpha1.App, o observed) finding {
 		return finding{metav1.ConditionFalse, v1alpha1.ReasonComplete, fmt.Sprintf("%s healthy", copies(want))}
 	}
 	serving := ""
-	if old := st.AvailableReplicas; old > 0 && st.UpdatedReplicas < st.Replicas {
+	if readyCopies(o, false) > 0 {
 		serving = "; the previous revision keeps serving"
 	}
 	for _, c := range st.Conditions {
@@ -161,7 +161,7 @@ func judgeRollout(app *v1alpha1.App, o observed) finding {
 			return finding{metav1.ConditionFalse, v1alpha1.ReasonRefused, shorten(c.Message) + serving}
 		}
 	}
-	reason, message := v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %s healthy", min(newAndReady(o), want), copies(want))
+	reason, message := v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %s healthy", min(readyCopies(o, true), want), copies(want))
 	t, troubled := newestTrouble(app, o)
 	if troubled {
 		reason, message = t.reason, t.message
@@ -178,12 +178,14 @@ func judgeRollout(app *v1alpha1.App, o observed) finding {
 	return finding{status, reason, message + serving}
 }
 
-// newAndReady counts the pods of the present rendering that take requests.
-func newAndReady(o observed) int32 {
+// readyCopies counts the pods that take requests: those of the present
+// rendering, or those of former ones.
+func readyCopies(o observed, present bool) int32 {
 	n := int32(0)
 	for i := range o.pods {
 		p := &o.pods[i]
-		if p.Labels[v1alpha1.LabelTemplate] != o.deployment.Spec.Template.Labels[v1alpha1.LabelTemplate] || p.DeletionTimestamp != nil {
+		is := p.Labels[v1alpha1.LabelTemplate] == o.deployment.Spec.Template.Labels[v1alpha1.LabelTemplate]
+		if is != present || p.DeletionTimestamp != nil {
 			continue
 		}
 		if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {

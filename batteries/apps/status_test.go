@@ -68,6 +68,15 @@ func (o *observed) routed(status metav1.ConditionStatus, generation int64) *obse
 	return o
 }
 
+// former adds a pod of an older revision that takes requests.
+func (o *observed) former() *observed {
+	o.pods = append(o.pods, corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelTemplate: "former"}},
+		Status:     corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
+	})
+	return o
+}
+
 // pod adds a pod of the current revision whose app container is in this state.
 func (o *observed) pod(state corev1.ContainerState, restarts int32, last corev1.ContainerState) *observed {
 	o.pods = append(o.pods, corev1.Pod{
@@ -102,7 +111,7 @@ func TestJudge(t *testing.T) {
 				o.deployment.Status.ObservedGeneration--
 			}, "Ready=False/RollingOut Progressing=True/RollingOut Routed=True/Ready", "begins"},
 		"half done": {
-			2, func(o *observed) { o.counts(3, 1, 2).routed("True", 1) },
+			2, func(o *observed) { o.counts(3, 1, 2).routed("True", 1).former() },
 			"Ready=False/RollingOut Progressing=True/RollingOut Routed=True/Ready", "the previous revision keeps serving"},
 		"done": {
 			2, func(o *observed) { o.counts(2, 2, 2).routed("True", 1) },
@@ -121,11 +130,11 @@ func TestJudge(t *testing.T) {
 			"Ready=True/Stopped Progressing=False/Stopped Routed=True/Ready", "emerald app scale web 1"},
 		"quota": {
 			1, func(o *observed) {
-				o.counts(1, 0, 1).routed("True", 1).condition("ReplicaFailure", "True", "FailedCreate", "pods is forbidden:\n exceeded quota")
+				o.counts(1, 0, 1).routed("True", 1).former().condition("ReplicaFailure", "True", "FailedCreate", "pods is forbidden:\n exceeded quota")
 			}, "Ready=False/Refused Progressing=False/Refused Routed=True/Ready", "pods is forbidden: exceeded quota; the previous"},
 		"crashing": {
 			1, func(o *observed) {
-				o.counts(2, 1, 1).routed("True", 1).pod(waiting("CrashLoopBackOff", "back-off"), 3, exited(7, "Error"))
+				o.counts(2, 1, 1).routed("True", 1).former().pod(waiting("CrashLoopBackOff", "back-off"), 3, exited(7, "Error"))
 			}, "Ready=False/CrashLoopBackOff Progressing=True/CrashLoopBackOff Routed=True/Ready", "ended 4 times, last with exit code 7: emerald app logs web; the previous"},
 		"out of memory": {
 			1, func(o *observed) { o.counts(1, 1, 0).pod(exited(137, "OOMKilled"), 0, corev1.ContainerState{}) },
