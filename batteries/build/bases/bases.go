@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -234,6 +235,9 @@ func (m *Maker) make(ctx context.Context, ref string, r recipe, out io.Writer) e
 		return fmt.Errorf("create a directory for downloads: %w", err)
 	}
 	defer os.RemoveAll(dir) // leftovers of a crash are removed at the next start
+	// An archive's index is a hundred megabytes of garbage afterwards, and the
+	// next image may be made in a month.
+	defer debug.FreeOSMemory()
 
 	k := &kitchen{Sources: withUsual(m.opts.Sources()), dir: dir, http: m.opts.HTTP, out: out, now: m.opts.Now()}
 	d, err := r.prepare(ctx, k, r.tag)
