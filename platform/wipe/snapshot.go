@@ -21,8 +21,15 @@ type Scope struct {
 	// Files are the directories whose files count, by path. What is in Except
 	// does not.
 	Files, Except []string
-	// Cgroups are the prefixes of the cgroups that count; empty means all.
-	Cgroups []string
+	// Cgroups, Mounts and Settings say which of them count, by the paths they
+	// are at or below; empty means all. On a host that others use, what they do
+	// meanwhile would count, too. Settings are below /proc/sys.
+	Cgroups, Mounts, Settings []string
+}
+
+// counts reports whether path is in the scope.
+func counts(scope []string, path string) bool {
+	return len(scope) == 0 || slices.ContainsFunc(scope, func(p string) bool { return below(path, p) })
 }
 
 // Snapshot is what a machine can leave on a host, each trace as a line of text:
@@ -35,7 +42,7 @@ type Snapshot map[string]bool
 func Take(s Scope) (Snapshot, error) {
 	out := Snapshot{}
 	var errs []error
-	for _, take := range []func(Snapshot) error{takeMounts, takeNetwork, takeTables, s.takeCgroups, takeProcesses, takeSettings, s.takeFiles} {
+	for _, take := range []func(Snapshot) error{s.takeMounts, takeNetwork, takeTables, s.takeCgroups, takeProcesses, s.takeSettings, s.takeFiles} {
 		errs = append(errs, take(out))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -66,10 +73,10 @@ func (s Snapshot) add(kind string, parts ...any) {
 	s[kind+" "+strings.TrimSpace(fmt.Sprintln(parts...))] = true
 }
 
-func takeMounts(out Snapshot) error {
+func (s Scope) takeMounts(out Snapshot) error {
 	data, err := os.ReadFile("/proc/self/mounts")
 	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 2 {
+		if f := strings.Fields(line); len(f) > 2 && counts(s.Mounts, f[1]) {
 			out.add("mount", f[1], f[2])
 		}
 	}
@@ -155,7 +162,7 @@ func (s Scope) takeCgroups(out Snapshot) error {
 				return nil // it comes and goes as others like
 			}
 			name := strings.TrimPrefix(path, root)
-			if len(s.Cgroups) == 0 || slices.ContainsFunc(s.Cgroups, func(p string) bool { return below(name, p) }) {
+			if counts(s.Cgroups, name) {
 				out.add("cgroup", filepath.Base(root), name)
 			}
 			return nil
@@ -193,7 +200,7 @@ func takeProcesses(out Snapshot) error {
 	return nil
 }
 
-func takeSettings(out Snapshot) error {
+func (s Scope) takeSettings(out Snapshot) error {
 	for _, root := range []string{"/proc/sys/net/ipv4", "/proc/sys/net/ipv6", "/proc/sys/net/netfilter", "/proc/sys/vm", "/proc/sys/kernel"} {
 		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
@@ -204,8 +211,12 @@ func takeSettings(out Snapshot) error {
 			case "nf_conntrack_count", "uuid", "ns_last_pid", "pty", "nr", "random", "file-nr", "entropy_avail", "perf_cpu_time_max_percent", "perf_event_max_sample_rate":
 				return nil
 			}
+			name := strings.TrimPrefix(path, "/proc/sys/")
+			if !counts(s.Settings, name) {
+				return nil
+			}
 			if value, err := os.ReadFile(path); err == nil {
-				out.add("setting", strings.TrimPrefix(path, "/proc/sys/"), "=", strings.TrimSpace(string(value)))
+				out.add("setting", name, "=", strings.TrimSpace(string(value)))
 			}
 			return nil
 		})

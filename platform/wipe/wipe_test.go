@@ -48,7 +48,8 @@ func options(t *testing.T) wipe.Options {
 
 func snapshot(t *testing.T, o wipe.Options) wipe.Snapshot {
 	t.Helper()
-	s, err := wipe.Take(wipe.Scope{Files: []string{filepath.Dir(o.Dirs.Data)}, Cgroups: []string{o.CgroupRoot}})
+	own := []string{filepath.Dir(o.Dirs.Data)}
+	s, err := wipe.Take(wipe.Scope{Files: own, Mounts: own, Cgroups: []string{o.CgroupRoot}, Settings: []string{"net"}})
 	if err != nil {
 		t.Fatal(err)
 	}
