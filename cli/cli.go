@@ -26,6 +26,7 @@ func Main(all []battery.Battery) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	e := &env{batteries: all, in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	root := newRoot(e)
+	root.SetArgs(solverArgs(os.Args[1:]))
 	if cmd := commandOfName(filepath.Base(os.Args[0])); cmd != "" {
 		root.SetArgs(append([]string{cmd}, os.Args[1:]...))
 	}
@@ -125,12 +126,14 @@ func commands(e *env) []*cobra.Command {
 		newKubectlCommand(e),
 		newKubeconfigCommand(e),
 		newRegistryCommand(e),
+		newTrustCommand(e),
 		newVersionCommand(e),
 		// Called by the platform itself, hidden from people.
 		newMachineCommand(e),
 		newRunCommand(e),
 		newContainerdCommand(e),
 		newLookupCommand(e),
+		newACMESolverCommand(e),
 		newEchoCommand(),
 		newCredentialProviderCommand(e),
 	}

@@ -14,11 +14,20 @@ import (
 // rootLifetime is how long a root of the platform's authority is valid.
 const rootLifetime = 10 * 365 * 24 * time.Hour
 
-// authority returns what makes the platform its own authority: an issuer that
-// signs with the key it certifies, the root made by it, and the issuer that
-// signs everything else with that root.
+// authority returns the issuer that signs everything with the platform's key
+// pair, and, unless that comes from elsewhere, what makes it: an issuer that
+// signs with the key it certifies, and the root made by it.
 func authority(s battery.Site) []kube.Object {
+	issuer := &cmapi.ClusterIssuer{
+		TypeMeta:   typeMeta(cmapi.ClusterIssuerKind),
+		ObjectMeta: metav1.ObjectMeta{Name: AuthorityName},
+		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: AuthorityName}}},
+	}
+	if !s.Config.(Config).GenerateAuthority {
+		return []kube.Object{issuer}
+	}
 	return []kube.Object{
+		issuer,
 		&cmapi.Issuer{
 			TypeMeta:   typeMeta(cmapi.IssuerKind),
 			ObjectMeta: metav1.ObjectMeta{Name: "self-signed"},
@@ -37,11 +46,6 @@ func authority(s battery.Site) []kube.Object {
 				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm, Size: 256},
 				IssuerRef:  cmmeta.IssuerReference{Name: "self-signed", Kind: cmapi.IssuerKind, Group: group},
 			},
-		},
-		&cmapi.ClusterIssuer{
-			TypeMeta:   typeMeta(cmapi.ClusterIssuerKind),
-			ObjectMeta: metav1.ObjectMeta{Name: AuthorityName},
-			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: AuthorityName}}},
 		},
 	}
 }

@@ -26,7 +26,7 @@ var Battery = battery.Battery{
 	Name:      "certs",
 	Doc:       "Certificates for every host and service, from the platform's own authority or any ACME one, renewed in place.",
 	Where:     battery.Controllers,
-	Config:    Config{AutoApprove: true, AmbientCredentials: true},
+	Config:    Config{AutoApprove: true, GenerateAuthority: true, AmbientCredentials: true},
 	Manifests: manifests,
 	Run:       run,
 	Proofs:    proofs,
@@ -38,6 +38,11 @@ type Config struct {
 	// battery. Turn it off where something else approves them, such as
 	// cert-manager's approver-policy; until that does, nothing is issued.
 	AutoApprove bool `json:"autoApprove"`
+
+	// GenerateAuthority makes the platform its own root, and renews it. Turn it
+	// off to sign with a key pair from elsewhere: put it, as a TLS Secret with
+	// that name, in place of [AuthorityName] in the battery's namespace.
+	GenerateAuthority bool `json:"generateAuthority"`
 
 	// DNS01Resolvers are asked whether the record that proves the ownership of
 	// a domain to an ACME server can be seen, each "IP:port", or

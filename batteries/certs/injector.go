@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	cmscheme "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/scheme"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
@@ -43,7 +44,7 @@ func runInjector(ctx context.Context, s battery.Site) error {
 	}
 	mgr, err := ctrl.NewManager(s.Kube, ctrl.Options{
 		Scheme: scheme,
-		Logger: logr.FromSlogHandler(s.Log.Handler()),
+		Logger: logr.FromSlogHandler(quiet{s.Log.Handler()}),
 		Cache: cache.Options{
 			ReaderFailOnMissingInformer: true,
 			DefaultTransform:            cache.TransformStripManagedFields(),
@@ -79,3 +80,17 @@ func dropSchemas(obj any) (any, error) {
 	}
 	return obj, nil
 }
+
+// quiet drops what controller-runtime says about starting each of its parts.
+type quiet struct{ slog.Handler }
+
+// Enabled lets warnings and errors through.
+func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+}
+
+// WithAttrs keeps quiet.
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+
+// WithGroup keeps quiet.
+func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }

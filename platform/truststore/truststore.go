@@ -1,0 +1,168 @@
+// Package truststore adds certificate authorities to those that the host trusts,
+// and takes them away again.
+//
+// It promises to touch no file but its own, whose names begin with a prefix that
+// nobody else uses, and to leave nothing half done: what it could not make the
+// host trust it removes again. It refuses hosts whose store it does not know.
+//
+// Invariant: a file of this package in the store's directory holds exactly one
+// certificate.
+package truststore
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/emerald-platform/emerald/kit/durable"
+)
+
+// prefix begins the name of every file this package writes.
+const prefix = "emerald-ca-"
+
+// ErrUnknown is returned by [Find] for a host whose store is none of those known
+// here.
+var ErrUnknown = errors.New("this host keeps its authorities in a way not known here")
+
+// Store is where a host keeps authorities that its administrator trusts. Make it
+// with [Find].
+type Store struct {
+	// Dir is the directory for one file per authority.
+	Dir string
+	// Update is the command, with arguments, that makes programs see a change.
+	Update []string
+	// Bundle is the file with every authority that the host trusts, which Update
+	// writes.
+	Bundle string
+}
+
+// stores are those of the distributions, the more particular first: openSUSE has
+// a command of Debian's name.
+var stores = []Store{
+	{"/etc/pki/ca-trust/source/anchors", []string{"update-ca-trust", "extract"}, "/etc/pki/tls/certs/ca-bundle.crt"},                          // Fedora, RHEL
+	{"/etc/ca-certificates/trust-source/anchors", []string{"update-ca-trust", "extract"}, "/etc/ca-certificates/extracted/tls-ca-bundle.pem"}, // Arch
+	{"/etc/pki/trust/anchors", []string{"update-ca-certificates"}, "/etc/ssl/ca-bundle.pem"},                                                  // openSUSE
+	{"/usr/local/share/ca-certificates", []string{"update-ca-certificates"}, "/etc/ssl/certs/ca-certificates.crt"},                            // Debian, Ubuntu, Alpine
+}
+
+// Find returns the store of the host whose root directory is root, "/" for the
+// one this runs on. It is one whose directory and command exist; otherwise the
+// error is [ErrUnknown].
+func Find(root string) (Store, error) {
+	for _, s := range stores {
+		dir := filepath.Join(root, s.Dir)
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue
+		}
+		for _, bin := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+			command := filepath.Join(root, bin, s.Update[0])
+			if _, err := exec.LookPath(command); err == nil {
+				return Store{Dir: dir, Update: append([]string{command}, s.Update[1:]...), Bundle: filepath.Join(root, s.Bundle)}, nil
+			}
+		}
+	}
+	return Store{}, ErrUnknown
+}
+
+// Add makes the host trust the certificates and returns the files it wrote, one
+// each. It needs the rights of root. When it fails nothing is left behind.
+func (s Store) Add(ctx context.Context, certs []*x509.Certificate) ([]string, error) {
+	var written []string
+	err := func() error {
+		for _, c := range certs {
+			path := filepath.Join(s.Dir, fileName(c))
+			if _, err := os.Stat(path); err == nil {
+				// Trusted before; not to be removed if the rest fails.
+				continue
+			}
+			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+			if err := durable.WriteFile(path, text, 0o644); err != nil {
+				return fmt.Errorf("add %q to the host's authorities: %w", c.Subject.CommonName, err)
+			}
+			written = append(written, path)
+		}
+		if err := s.update(ctx); err != nil {
+			return err
+		}
+		return s.check(certs)
+	}()
+	if err != nil {
+		for _, path := range written {
+			err = errors.Join(err, os.Remove(path))
+		}
+		if len(written) > 0 {
+			err = errors.Join(err, s.update(context.WithoutCancel(ctx)))
+		}
+		return nil, err
+	}
+	var files []string
+	for _, c := range certs {
+		files = append(files, filepath.Join(s.Dir, fileName(c)))
+	}
+	return files, nil
+}
+
+// Remove makes the host forget every certificate that Add has ever added and
+// returns the files it removed; none is no error. It needs the rights of root.
+func (s Store) Remove(ctx context.Context) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(s.Dir, prefix+"*.crt"))
+	if err != nil {
+		return nil, fmt.Errorf("list the authorities in %q: %w", s.Dir, err)
+	}
+	if len(files) == 0 {
+		return nil, nil
+	}
+	for _, path := range files {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove an authority: %w", err)
+		}
+	}
+	return files, s.update(ctx)
+}
+
+// update runs the host's own command.
+func (s Store) update(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, s.Update[0], s.Update[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("run %s: %w: %s", strings.Join(s.Update, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// check returns an error unless every certificate is among those the host now
+// trusts.
+func (s Store) check(certs []*x509.Certificate) error {
+	raw, err := os.ReadFile(s.Bundle)
+	if err != nil {
+		return fmt.Errorf("check the host's authorities: %w", err)
+	}
+	var trusted [][]byte
+	for {
+		var block *pem.Block
+		if block, raw = pem.Decode(raw); block == nil {
+			break
+		}
+		trusted = append(trusted, block.Bytes)
+	}
+	for _, c := range certs {
+		if !slices.ContainsFunc(trusted, func(der []byte) bool { return slices.Equal(der, c.Raw) }) {
+			return fmt.Errorf("%s did not add %q to %s", strings.Join(s.Update, " "), c.Subject.CommonName, s.Bundle)
+		}
+	}
+	return nil
+}
+
+// fileName is the same for the same certificate.
+func fileName(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return prefix + hex.EncodeToString(sum[:8]) + ".crt"
+}
