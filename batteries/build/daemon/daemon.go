@@ -52,6 +52,7 @@ import (
 	"github.com/moby/buildkit/worker/runc"
 	"github.com/moby/sys/userns"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 )
@@ -101,13 +102,15 @@ type Daemon struct {
 // ErrInUse says that another process works in the same Root.
 var ErrInUse = errors.New("another builder uses this directory")
 
+const lockFile = "lock"
+
 // New opens or creates the state below opts.Root. The caller ends it with
 // Serve, or with Close when it never serves.
 func New(ctx context.Context, opts Options) (*Daemon, error) {
 	if err := os.MkdirAll(opts.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("create the build directory: %w", err)
 	}
-	lock := flock.New(filepath.Join(opts.Root, "lock"))
+	lock := flock.New(filepath.Join(opts.Root, lockFile))
 	// The process before this one may need a moment to end, as in a rollout.
 	if ok, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil || !ok {
 		return nil, fmt.Errorf("lock %q: %w", opts.Root, errors.Join(ErrInUse, err))
@@ -115,9 +118,42 @@ func New(ctx context.Context, opts Options) (*Daemon, error) {
 	d := &Daemon{opts: opts, lock: lock, inside: newPipeListener()}
 	var err error
 	if d.controller, err = d.open(ctx); err != nil {
+		if damaged(err) {
+			err = fmt.Errorf("%w: %w", ErrDamaged, errors.Join(err, d.discard()))
+		}
 		return nil, errors.Join(err, lock.Unlock())
 	}
 	return d, nil
+}
+
+// ErrDamaged says that the state was unreadable, as after a power loss, and was
+// thrown away: the next process starts anew, with an empty cache. This one
+// cannot, as it may hold some of the databases open.
+var ErrDamaged = errors.New("the builder's state was damaged and is thrown away; it starts anew")
+
+// damaged tells whether an error comes from a database that is not whole.
+func damaged(err error) bool {
+	for _, cause := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch, bolterrors.ErrInvalidMapping} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+// discard removes everything below the root but the lock.
+func (d *Daemon) discard() error {
+	entries, err := os.ReadDir(d.opts.Root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != lockFile {
+			errs = append(errs, os.RemoveAll(filepath.Join(d.opts.Root, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // open puts BuildKit's parts together the way its own daemon does.

@@ -287,3 +287,32 @@ func TestInUse(t *testing.T) {
 		t.Errorf("got error %v, want %v", err, ErrInUse)
 	}
 }
+
+// TestDamaged finds a database that a power loss left half-written.
+func TestDamaged(t *testing.T) {
+	opts := Options{Root: t.TempDir(), Runc: runcForTest(t), Log: slog.New(slog.DiscardHandler)}
+	d, err := New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	databases, err := filepath.Glob(filepath.Join(opts.Root, "runc-*", "containerdmeta.db"))
+	if err != nil || len(databases) != 1 {
+		t.Fatalf("found %q, %v", databases, err)
+	}
+	if err := os.WriteFile(databases[0], make([]byte, 64<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(t.Context(), opts); !errors.Is(err, ErrDamaged) {
+		t.Fatalf("got error %v, want %v", err, ErrDamaged)
+	}
+	d, err = New(t.Context(), opts)
+	if err != nil {
+		t.Fatalf("after the state was thrown away: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
