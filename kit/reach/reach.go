@@ -82,7 +82,7 @@ func (r *Route) Transport() *http.Transport {
 		DialContext:           r.Dial,
 		TLSClientConfig:       &tls.Config{RootCAs: r.Roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 2 * time.Minute,
+		ResponseHeaderTimeout: 10 * time.Minute, // some answers take work first
 		IdleConnTimeout:       30 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}

@@ -239,6 +239,7 @@ func (r *request) ping() error {
 }
 
 func (r *request) collect() error {
+	r.w.extend(time.Hour) // a large store takes minutes
 	// Whoever asked may leave; what was begun is finished.
 	done, err := r.h.opts.Collect(context.WithoutCancel(r.Context()))
 	if err != nil {
