@@ -29,6 +29,9 @@ type material struct {
 	mu    sync.Mutex
 	found map[translate.Reference]translate.Material
 	stale map[translate.Reference]bool
+	// needed is what the last translation asked for, read or not: a change
+	// that comes while the object is being read must not be missed.
+	needed map[translate.Reference]bool
 }
 
 func newMaterial(c client.Client) *material {
@@ -50,7 +53,7 @@ func (m *material) expire(kind, namespace, name string) bool {
 	used := false
 	for _, use := range []translate.Use{translate.KeyPair, translate.Authorities} {
 		ref := translate.Reference{Kind: kind, Namespace: namespace, Name: name, Use: use}
-		if _, ok := m.found[ref]; ok {
+		if m.needed[ref] {
 			m.stale[ref], used = true, true
 		}
 	}
@@ -83,6 +86,8 @@ func (m *material) fetch(ctx context.Context, needs []translate.Reference) bool 
 			delete(m.stale, ref)
 		}
 	}
+	m.needed = needed
+	maps.DeleteFunc(m.stale, func(ref translate.Reference, _ bool) bool { return !needed[ref] })
 	maps.DeleteFunc(m.found, func(ref translate.Reference, _ translate.Material) bool { return !needed[ref] })
 	m.mu.Unlock()
 	var group errgroup.Group
