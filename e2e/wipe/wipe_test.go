@@ -56,6 +56,9 @@ func snapshot(t *testing.T, m *fixture.Machine) (s wipe.Snapshot) {
 			// Machines of other labs come and go here, and so do apt's locks.
 			Except:  []string{"/run/emlab", "/var/lib/cni", "/var/lib/apt", "/var/lib/dpkg"},
 			Cgroups: []string{m.CgroupRoot()},
+			Mounts:  []string{m.Dirs.Data, m.Dirs.Run},
+			// Of the kernel's settings those of the network are the machine's own.
+			Settings: []string{"net"},
 		})
 		return err
 	})

@@ -181,13 +181,18 @@ func (m *machine) runContainers(ctx context.Context, started chan<- *containers.
 	defer rt.Close()
 	m.board.done(stepContainers)
 	started <- rt
-	ref, err := selfimage.Ensure(ctx, rt, m.Dirs, HostCABundle(), m.Log.With("part", "image"))
-	if err != nil {
-		return err
-	}
-	m.board.done(stepImage)
-	image <- ref
-	return rt.Watch(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return rt.Watch(ctx) })
+	group.Go(func() error {
+		ref, err := selfimage.Ensure(ctx, rt, m.Dirs, HostCABundle(), m.Log.With("part", "image"))
+		if err != nil {
+			return err
+		}
+		m.board.done(stepImage)
+		image <- ref
+		return nil
+	})
+	return group.Wait()
 }
 
 // runNode makes the machine a node of its own cluster as soon as it has a
