@@ -2,6 +2,7 @@ package translate
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -65,7 +66,7 @@ func (t *translation) readBackend(r *route, ref gatewayv1.BackendRef) model.Back
 // setProtocol chooses how to speak to a backend by its Service's appProtocol
 // (GEP-1911). A gRPC backend speaks HTTP/2 in any case.
 func setProtocol(b *model.Backend, kind gatewayv1.Kind, appProtocol string, secure bool) verdict {
-	switch appProtocol {
+	switch strings.ToLower(appProtocol) {
 	case "", "http", "tcp", "kubernetes.io/ws":
 	case "kubernetes.io/h2c", "h2c", "http2", "grpc":
 		b.ID.Protocol = model.HTTP2

@@ -140,12 +140,12 @@ func settleConflicts(listeners []*listener) {
 	protocols := map[gatewayv1.PortNumber]gatewayv1.ProtocolType{}
 	taken := map[address]bool{}
 	for _, l := range listeners {
-		if !l.accepted.ok() {
-			continue
-		}
 		if p, ok := protocols[l.port]; ok && p != l.protocol {
 			l.unconflicted = no(gatewayv1.ListenerReasonProtocolConflict, "port %d is used for protocol %s by an earlier listener", l.port, p)
 			continue
+		}
+		if !l.accepted.ok() {
+			continue // it takes nothing from others
 		}
 		if taken[address{l.port, l.hostname}] {
 			l.unconflicted = no(gatewayv1.ListenerReasonHostnameConflict, "an earlier listener has port %d and hostname %q", l.port, l.hostname)
@@ -177,9 +177,9 @@ func (c hostClaims) overlap(hosts []string) (string, bool) {
 
 // conditions returns the conditions of the listener.
 func (l *listener) conditions(generation int64) []metav1.Condition {
-	accepted := l.accepted
+	accepted := l.unconflicted
 	if accepted.ok() {
-		accepted = l.unconflicted
+		accepted = l.accepted
 	}
 	programmed := accepted
 	if programmed.ok() && !l.programmed() {
