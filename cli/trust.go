@@ -39,6 +39,13 @@ it for platforms you run yourself.`,
 			if undo {
 				return e.distrust(cmd)
 			}
+			var store truststore.Store
+			if !toStdout {
+				var err error
+				if store, err = e.openStore("trust"); err != nil {
+					return err
+				}
+			}
 			kube, err := e.restConfig()
 			if err != nil {
 				return err
@@ -54,7 +61,7 @@ it for platforms you run yourself.`,
 				_, err := e.out.Write(certs.PEM(roots))
 				return err
 			}
-			return e.trust(cmd, roots)
+			return e.trust(cmd, store, roots)
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "take every platform's roots away from this host again")
@@ -63,14 +70,7 @@ it for platforms you run yourself.`,
 }
 
 // trust adds the roots to the host's authorities and says so.
-func (e *env) trust(cmd *cobra.Command, roots []*x509.Certificate) error {
-	store, err := findStore()
-	if err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("add authorities to %s: only root may: run: sudo %s", store.Dir, e.again("trust"))
-	}
+func (e *env) trust(cmd *cobra.Command, store truststore.Store, roots []*x509.Certificate) error {
 	files, err := store.Add(cmd.Context(), roots)
 	if err != nil {
 		return fmt.Errorf("trust the platform: %w", err)
@@ -94,12 +94,9 @@ Undo:  sudo emerald trust --undo
 
 // distrust takes away what trust has added.
 func (e *env) distrust(cmd *cobra.Command) error {
-	store, err := findStore()
+	store, err := e.openStore("trust --undo")
 	if err != nil {
 		return err
-	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("remove authorities from %s: only root may: run: sudo %s", store.Dir, e.again("trust --undo"))
 	}
 	files, err := store.Remove(cmd.Context())
 	if err != nil {
@@ -117,7 +114,9 @@ func (e *env) distrust(cmd *cobra.Command) error {
 	return nil
 }
 
-func findStore() (truststore.Store, error) {
+// openStore returns the host's store, and an error for those who may not change
+// it; command is what they wanted.
+func (e *env) openStore(command string) (truststore.Store, error) {
 	store, err := truststore.Find("/")
 	if errors.Is(err, truststore.ErrUnknown) {
 		return store, fmt.Errorf("find the authorities this host trusts: %w: "+
@@ -125,6 +124,9 @@ func findStore() (truststore.Store, error) {
 	}
 	if err != nil {
 		return store, fmt.Errorf("find the authorities this host trusts: %w", err)
+	}
+	if os.Geteuid() != 0 {
+		return store, fmt.Errorf("change the authorities in %s: only root may: run: sudo %s", store.Dir, e.again(command))
 	}
 	return store, nil
 }

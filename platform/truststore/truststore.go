@@ -38,8 +38,10 @@ var ErrUnknown = errors.New("this host keeps its authorities in a way not known 
 type Store struct {
 	// Dir is the directory for one file per authority.
 	Dir string
-	// Update is the command, with arguments, that makes programs see a change.
-	Update []string
+	// Update is the command, with arguments, that makes programs see a change,
+	// and Purge the one that does so after a removal: Debian's needs to be told
+	// to drop the links it made.
+	Update, Purge []string
 	// Bundle is the file with every authority that the host trusts, which Update
 	// writes.
 	Bundle string
@@ -48,10 +50,22 @@ type Store struct {
 // stores are those of the distributions, the more particular first: openSUSE has
 // a command of Debian's name.
 var stores = []Store{
-	{"/etc/pki/ca-trust/source/anchors", []string{"update-ca-trust", "extract"}, "/etc/pki/tls/certs/ca-bundle.crt"},                          // Fedora, RHEL
-	{"/etc/ca-certificates/trust-source/anchors", []string{"update-ca-trust", "extract"}, "/etc/ca-certificates/extracted/tls-ca-bundle.pem"}, // Arch
-	{"/etc/pki/trust/anchors", []string{"update-ca-certificates"}, "/etc/ssl/ca-bundle.pem"},                                                  // openSUSE
-	{"/usr/local/share/ca-certificates", []string{"update-ca-certificates"}, "/etc/ssl/certs/ca-certificates.crt"},                            // Debian, Ubuntu, Alpine
+	{ // Fedora, RHEL
+		Dir: "/etc/pki/ca-trust/source/anchors", Bundle: "/etc/pki/tls/certs/ca-bundle.crt",
+		Update: []string{"update-ca-trust", "extract"}, Purge: []string{"update-ca-trust", "extract"},
+	},
+	{ // Arch
+		Dir: "/etc/ca-certificates/trust-source/anchors", Bundle: "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
+		Update: []string{"update-ca-trust", "extract"}, Purge: []string{"update-ca-trust", "extract"},
+	},
+	{ // openSUSE
+		Dir: "/etc/pki/trust/anchors", Bundle: "/etc/ssl/ca-bundle.pem",
+		Update: []string{"update-ca-certificates"}, Purge: []string{"update-ca-certificates", "--fresh"},
+	},
+	{ // Debian, Ubuntu, Alpine
+		Dir: "/usr/local/share/ca-certificates", Bundle: "/etc/ssl/certs/ca-certificates.crt",
+		Update: []string{"update-ca-certificates"}, Purge: []string{"update-ca-certificates", "--fresh"},
+	},
 }
 
 // Find returns the store of the host whose root directory is root, "/" for the
@@ -66,7 +80,10 @@ func Find(root string) (Store, error) {
 		for _, bin := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
 			command := filepath.Join(root, bin, s.Update[0])
 			if _, err := exec.LookPath(command); err == nil {
-				return Store{Dir: dir, Update: append([]string{command}, s.Update[1:]...), Bundle: filepath.Join(root, s.Bundle)}, nil
+				return Store{
+					Dir: dir, Bundle: filepath.Join(root, s.Bundle),
+					Update: append([]string{command}, s.Update[1:]...), Purge: append([]string{command}, s.Purge[1:]...),
+				}, nil
 			}
 		}
 	}
@@ -90,7 +107,7 @@ func (s Store) Add(ctx context.Context, certs []*x509.Certificate) ([]string, er
 			}
 			written = append(written, path)
 		}
-		if err := s.update(ctx); err != nil {
+		if err := runHost(ctx, s.Update); err != nil {
 			return err
 		}
 		return s.check(certs)
@@ -100,7 +117,7 @@ func (s Store) Add(ctx context.Context, certs []*x509.Certificate) ([]string, er
 			err = errors.Join(err, os.Remove(path))
 		}
 		if len(written) > 0 {
-			err = errors.Join(err, s.update(context.WithoutCancel(ctx)))
+			err = errors.Join(err, runHost(context.WithoutCancel(ctx), s.Purge))
 		}
 		return nil, err
 	}
@@ -126,14 +143,14 @@ func (s Store) Remove(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("remove an authority: %w", err)
 		}
 	}
-	return files, s.update(ctx)
+	return files, runHost(ctx, s.Purge)
 }
 
-// update runs the host's own command.
-func (s Store) update(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, s.Update[0], s.Update[1:]...).CombinedOutput()
+// runHost runs a command of the host's own.
+func runHost(ctx context.Context, command []string) error {
+	out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("run %s: %w: %s", strings.Join(s.Update, " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("run %s: %w: %s", strings.Join(command, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

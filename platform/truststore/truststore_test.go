@@ -55,8 +55,12 @@ func host(t *testing.T, script string) string {
 	return dir
 }
 
-// debian is what update-ca-certificates does, in short.
-const debian = `{ cat usr/share/other.crt; cat usr/local/share/ca-certificates/*.crt; } > etc/ssl/certs/ca-certificates.crt 2>/dev/null || true`
+// debian is what update-ca-certificates does, in short: links stay after a
+// removal unless it is told to start afresh.
+const debian = `
+if [ "$1" = --fresh ]; then rm -f etc/ssl/certs/*.pem; fi
+for f in usr/local/share/ca-certificates/*.crt; do ln -sf "$PWD/$f" etc/ssl/certs/$(basename $f .crt).pem; done
+{ cat usr/share/other.crt; cat usr/local/share/ca-certificates/*.crt; } > etc/ssl/certs/ca-certificates.crt 2>/dev/null || true`
 
 func find(t *testing.T, dir string) Store {
 	t.Helper()
@@ -108,6 +112,10 @@ func TestAddAndRemove(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"company.crt"}, files(t, s)); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
+	}
+	links, err := filepath.Glob(filepath.Join(dir, "etc/ssl/certs/"+prefix+"*"))
+	if err != nil || len(links) != 0 {
+		t.Errorf("links left: %v %v", links, err)
 	}
 	if err := s.check([]*x509.Certificate{a}); err == nil {
 		t.Error("the host still trusts a removed authority")
