@@ -5,7 +5,7 @@ KUBERNETES := v1.37.2
 
 # One set of build flags everywhere, or Go's cache is rebuilt from zero.
 export CGO_ENABLED := 0
-export GOFLAGS     := -trimpath -buildvcs=false -mod=mod
+export GOFLAGS     := -trimpath -buildvcs=false
 
 VERSION_PKG := k8s.io/component-base/version
 LDFLAGS := -s -w \

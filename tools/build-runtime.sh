@@ -13,18 +13,18 @@ go=${GO:-go}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-runc_version=$($go list -mod=mod -m -f '{{.Version}}' github.com/opencontainers/runc)
-CGO_ENABLED=1 $go build -mod=mod -trimpath -buildvcs=false -tags 'seccomp netgo osusergo urfave_cli_no_docs' \
+runc_version=$($go list -m -f '{{.Version}}' github.com/opencontainers/runc)
+CGO_ENABLED=1 $go build -trimpath -buildvcs=false -tags 'seccomp netgo osusergo urfave_cli_no_docs' \
 	-ldflags "-s -w -X main.version=${runc_version#v} -extldflags -static" -o "$out/runc" github.com/opencontainers/runc
 
-shim_version=$($go list -mod=mod -m -f '{{.Version}}' github.com/containerd/containerd/v2)
+shim_version=$($go list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
 # no_grpc: the shim speaks ttrpc to containerd; gRPC would double its memory, which is paid once per pod.
-CGO_ENABLED=0 $go build -mod=mod -trimpath -buildvcs=false -tags no_grpc \
+CGO_ENABLED=0 $go build -trimpath -buildvcs=false -tags no_grpc \
 	-ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=$shim_version" \
 	-o "$out/containerd-shim-runc-v2" github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 
 if [ -d cmd/emerald-cni ]; then
-	CGO_ENABLED=0 $go build -mod=mod -trimpath -buildvcs=false -ldflags '-s -w' -o "$out/emerald-cni" ./cmd/emerald-cni
+	CGO_ENABLED=0 $go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$out/emerald-cni" ./cmd/emerald-cni
 fi
 
 gcc -Os -static -nostdlib -nostartfiles -ffreestanding -fno-asynchronous-unwind-tables -fno-stack-protector \
