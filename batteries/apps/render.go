@@ -200,7 +200,12 @@ func (r rendering) listenerSet() kube.Object {
 			Name: gatewayv1.ObjectName(r.config.Gateway.Name), Namespace: new(gatewayv1.Namespace(r.config.Gateway.Namespace)),
 		}},
 	}
-	set.Annotations = map[string]string{"cert-manager.io/cluster-issuer": r.config.Issuer}
+	set.Annotations = map[string]string{
+		"cert-manager.io/cluster-issuer": r.config.Issuer,
+		// cert-manager leaves Secrets behind; with the label whoever deletes
+		// the App can tell which.
+		"cert-manager.io/secret-template": fmt.Sprintf(`{"labels":{%q:%q}}`, v1alpha1.LabelApp, r.app.Name),
+	}
 	for _, host := range hosts {
 		allowed := &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: new(gatewayv1.NamespacesFromSame)}}
 		set.Spec.Listeners = append(set.Spec.Listeners,

@@ -193,8 +193,8 @@ func (c *Client) remove(ctx context.Context, app *v1alpha1.App) error {
 	return nil
 }
 
-// dropSecrets removes own Secrets that were made for an App before it could own
-// them.
+// dropSecrets removes what the garbage collector does not: own Secrets that were
+// made for an App before it could own them, and the certificates of its domains.
 func (c *Client) dropSecrets(ctx context.Context, app *v1alpha1.App) error {
 	var secrets corev1.SecretList
 	err := c.api.List(ctx, &secrets, client.InNamespace(app.Namespace), client.MatchingLabels{v1alpha1.LabelApp: app.Name})
@@ -206,7 +206,7 @@ func (c *Client) dropSecrets(ctx context.Context, app *v1alpha1.App) error {
 	}
 	for i := range secrets.Items {
 		s := &secrets.Items[i]
-		if !isOwnSecret(app.Name, s.Name) {
+		if !isOwnSecret(app.Name, s.Name) && s.Annotations["cert-manager.io/certificate-name"] == "" {
 			continue
 		}
 		if err := client.IgnoreNotFound(c.api.Delete(ctx, s)); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/distribution/reference"
@@ -38,14 +39,17 @@ type Image struct {
 // ErrNoImage says that the registry has no such image.
 var ErrNoImage = errors.New("the registry has no such image")
 
+// ErrDenied says that the registry does not let the caller read the image.
+var ErrDenied = errors.New("the registry does not let you read it")
+
 // ErrUnreachable says that the registry could not be asked from here. The
 // cluster may still be able to pull from it.
 var ErrUnreachable = errors.New("the registry cannot be asked from here")
 
 // Resolve asks an image's registry what the reference means: which content, and
 // how it wants to run. The platform's own registry is asked with the rights of
-// the namespace, others without any. The error is [ErrNoImage], [ErrUnreachable],
-// or about the reference.
+// the namespace, others without any. The error is [ErrNoImage], [ErrDenied],
+// [ErrUnreachable], or about the reference.
 func (c *Client) Resolve(ctx context.Context, namespace, image string) (Image, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -114,6 +118,10 @@ func registryError(ctx context.Context, image string, err error) error {
 	}
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("image %q: %w", image, ErrNoImage)
+	}
+	status := remoteerrors.ErrUnexpectedStatus{}
+	if errors.As(err, &status) && status.StatusCode == http.StatusForbidden {
+		return fmt.Errorf("image %q: %w: %s", image, ErrDenied, strings.Join(strings.Fields(err.Error()), " "))
 	}
 	if cause != nil {
 		err = cause
