@@ -39,7 +39,7 @@ $(RUNTIME): go.mod tools/build-runtime.sh | deps
 
 .PHONY: generate
 generate: ## Rewrite generated files.
-	sh tools/generate.sh
+	GO=go sh tools/generate.sh
 
 .PHONY: clean
 clean: ## Remove what building made.
@@ -55,11 +55,15 @@ test: unit e2e ## Everything CI runs: lint, unit tests, and whole machines in th
 .PHONY: lint
 lint: ## go vet on our own packages, and gofmt.
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
-	go vet ./...
+	go vet -tags e2e ./...
 
 .PHONY: unit
 unit: $(RUNTIME) lint ## Unit tests.
 	go test -vet=off ./...
+
+.PHONY: conformance-oci
+conformance-oci: ## The OCI distribution suite against our registry; writes docs/conformance/oci.md.
+	GO=go e2e/oci-conformance/run docs/conformance/oci.md
 
 .PHONY: e2e
 e2e: build ## Boot whole machines in the lab and do whole jobs on them (root).

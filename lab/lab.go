@@ -179,7 +179,8 @@ func (l *Lab) connect(ctx context.Context) error {
 	return nft.Run(ctx, tx)
 }
 
-func (l *Lab) table() string { return fmt.Sprintf("emerald-lab-%d", l.id) }
+// table is not named like those of the platform, which a wipe on the host removes.
+func (l *Lab) table() string { return fmt.Sprintf("emlab-%d", l.id) }
 
 // disconnect removes cables, rules and directories.
 func (l *Lab) disconnect(ctx context.Context) error {

@@ -30,6 +30,31 @@ func TestRoad(t *testing.T) {
 			m.Get(browser, url+"/")
 		})
 	}
+	t.Run("an ordinary Dockerfile that installs with apt and runs as root", func(t *testing.T) {
+		url := lastLine(m.Emerald("deploy", "testdata/nginx"))
+		if page := m.Get(browser, url+"/"); !strings.Contains(page, "Welcome to nginx") {
+			t.Errorf("%s answers %q, want nginx's welcome", url, page)
+		}
+	})
+	t.Run("an image that is in the registry already", func(t *testing.T) {
+		url := lastLine(m.Emerald("deploy", "registry.emerald.localhost/default/go:latest", "--name", "copy"))
+		m.Get(browser, url+"/")
+	})
+	t.Run("a broken Dockerfile names its line and leaves nothing", func(t *testing.T) {
+		_, errOut, err := m.Try("deploy", "testdata/broken")
+		if err == nil || !strings.Contains(errOut, "Dockerfile") {
+			t.Errorf("deploy: %v, %q, want an error that names the Dockerfile", err, errOut)
+		}
+		if _, _, err := m.Try("app", "show", "broken"); err == nil {
+			t.Error("the app exists")
+		}
+	})
+	t.Run("the machine's process is killed, and the app serves", func(t *testing.T) {
+		m.KillProcess("machine.lock")
+		m.Get(browser, "https://go.emerald.localhost/")
+		m.Emerald(append([]string{"up"}, m.UpFlags()...)...)
+		m.Get(browser, "https://go.emerald.localhost/")
+	})
 	t.Run("up again changes nothing", func(t *testing.T) {
 		m.Emerald(append([]string{"up"}, m.UpFlags()...)...)
 	})

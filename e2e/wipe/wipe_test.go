@@ -7,14 +7,10 @@ package wipe
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/emerald-platform/emerald/e2e/fixture"
 	"github.com/emerald-platform/emerald/platform/wipe"
@@ -83,21 +79,7 @@ func logLinks(t *testing.T, m *fixture.Machine) []string {
 
 // kill ends the machine's process and its container runtime together, so that
 // neither brings back the other.
-func kill(t *testing.T, m *fixture.Machine) {
-	for _, name := range []string{"machine.lock", "containerd.lock"} {
-		raw, err := os.ReadFile(m.Dirs.InRun(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pid, err := strconv.Atoi(firstNumber.FindString(string(raw)))
-		if err != nil {
-			t.Fatalf("%s names no process: %q", name, raw)
-		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
+func kill(_ *testing.T, m *fixture.Machine) {
+	m.KillProcess("machine.lock")
+	m.KillProcess("containerd.lock")
 }
-
-// firstNumber finds the process ID that a lock begins with.
-var firstNumber = regexp.MustCompile("[0-9]+")
