@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
@@ -37,7 +38,19 @@ func main() {
 	secure := flag.Uint("https", 8443, "port for HTTPS")
 	backend := flag.String("backend", "127.0.0.1:9000", "address of the backend")
 	collect := flag.Int("gc", 200, "percent for the garbage collector, as the battery sets it")
+	profile := flag.String("profile", "", "file to write a profile of the processor's time to")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "standalone: profile:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	debug.SetGCPercent(*collect)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
