@@ -12,6 +12,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -42,7 +43,10 @@ func runInjector(ctx context.Context, s battery.Site) error {
 			return fmt.Errorf("set up the CA injector: %w", err)
 		}
 	}
-	mgr, err := ctrl.NewManager(s.Kube, ctrl.Options{
+	cfg := rest.CopyConfig(s.Kube)
+	// The injector takes its field manager from here.
+	cfg.UserAgent = "cert-manager-cainjector"
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme,
 		Logger: logr.FromSlogHandler(quiet{s.Log.Handler()}),
 		Cache: cache.Options{
