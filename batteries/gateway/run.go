@@ -41,9 +41,6 @@ func run(ctx context.Context, s battery.Site) error {
 	controller, err := control.New(control.Options{
 		Kube: s.Kube, Log: s.Log, Settings: settings(s), Data: server, Identity: identity,
 		ServiceType: c.ServiceType, Selector: battery.Selector("gateway"),
-		Forget: func(gateways map[string]bool) {
-			metrics.Forget(func(g string) bool { return gateways[g] })
-		},
 		Ready: s.Ready,
 	})
 	if err != nil {

@@ -59,8 +59,6 @@ type Options struct {
 	ServiceType corev1.ServiceType
 	// Selector selects the pods of the data plane.
 	Selector map[string]string
-	// Forget is called with the gateways that exist, after each change.
-	Forget func(gateways map[string]bool)
 	// Ready is called when the first configuration is in force.
 	Ready func()
 }
@@ -225,7 +223,6 @@ func (c *Controller) translate(ctx context.Context) error {
 		// again.
 		c.Log.ErrorContext(ctx, "apply the configuration", "error", err)
 	}
-	c.Forget(result.Gateways)
 	c.result.Store(result)
 	poke(c.published)
 	c.ready.Do(c.Ready)

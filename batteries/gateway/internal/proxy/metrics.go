@@ -21,6 +21,7 @@ type Metrics struct {
 	mu        sync.Mutex
 	stats     map[statsKey]*routeStats
 	latencies map[string]*latency
+	round     uint64 // of sweep
 }
 
 type statsKey struct{ gateway, route, backend string }
@@ -99,24 +100,27 @@ func (m *Metrics) statsOf(gateway, route, backend string) *routeStats {
 		s = &routeStats{}
 		m.stats[key] = s
 	}
+	s.round = m.round
 	return s
 }
 
-// Forget drops the counters of gateways that are no more. Keep holds the
-// namespace/name of those that are.
-func (m *Metrics) Forget(keep func(gateway string) bool) {
+// sweep drops the counters that the configuration being applied has not asked
+// for: routes come and go, and would leave theirs behind for ever. Begin the
+// next configuration after it.
+func (m *Metrics) sweep() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for key := range m.stats {
-		if !keep(key.gateway) {
+	for key, s := range m.stats {
+		if s.round != m.round {
 			delete(m.stats, key)
 		}
 	}
-	for gateway := range m.latencies {
-		if !keep(gateway) {
+	for gateway, l := range m.latencies {
+		if l.round != m.round {
 			delete(m.latencies, gateway)
 		}
 	}
+	m.round++
 }
 
 func (m *Metrics) latencyOf(gateway string) *latency {
@@ -127,12 +131,14 @@ func (m *Metrics) latencyOf(gateway string) *latency {
 		l = &latency{}
 		m.latencies[gateway] = l
 	}
+	l.round = m.round
 	return l
 }
 
 // routeStats counts responses by status code. A route sees few different
 // codes; should there be more than fit, the last place takes the rest.
 type routeStats struct {
+	round uint64 // under Metrics.mu
 	codes [8]struct {
 		code  atomic.Uint32
 		count atomic.Uint64
@@ -165,6 +171,7 @@ var bounds = [...]time.Duration{
 
 // latency is a histogram of durations.
 type latency struct {
+	round   uint64 // under Metrics.mu
 	buckets [len(bounds) + 1]atomic.Uint64
 	sum     atomic.Int64 // nanoseconds
 }

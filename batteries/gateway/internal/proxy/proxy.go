@@ -179,6 +179,7 @@ func (s *Server) Apply(c *model.Config) error {
 		}
 		routes[c.Ports[i].Target] = r
 	}
+	s.opts.Metrics.sweep()
 	err := s.switchPorts(routes)
 	s.backends.Keep(c.Backends)
 	s.generation++

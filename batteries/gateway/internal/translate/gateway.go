@@ -62,7 +62,6 @@ func (t *translation) readClasses() {
 			}))
 		}
 		t.gateways[g.name] = g
-		t.result.Gateways[g.name.String()] = true
 	}
 }
 

@@ -13,39 +13,41 @@ import (
 // readGRPCRules translates the rules of a GRPCRoute. A call is a POST to the
 // path /service/method, so matches become matches of paths.
 func (t *translation) readGRPCRules(r *route) {
-	r.total = len(r.grpc.Spec.Rules)
 	for i := range r.grpc.Spec.Rules {
 		source := &r.grpc.Spec.Rules[i]
 		// A call may last as long as its peers want.
-		rule := &model.Rule{Route: routeName(r), BackendTimeout: -1}
-		if v := t.readFilters(r, httpFilters(source.Filters), &rule.Filters); !v.ok() {
+		rule := routeRule{rule: &model.Rule{Route: routeName(r), BackendTimeout: -1}, index: i}
+		var v verdict
+		if rule.matches, v = grpcMatches(source.Matches); !v.ok() {
 			r.drop(i, v)
 			continue
 		}
-		matches, v := grpcMatches(source.Matches)
-		if !v.ok() {
-			r.drop(i, v)
+		if v := t.fillGRPCRule(r, source, rule.rule); !v.ok() {
+			r.fail(rule, v)
 			continue
 		}
-		bad := false
-		for j := range source.BackendRefs {
-			ref := &source.BackendRefs[j]
-			b := t.readBackend(r, ref.BackendRef)
-			var filters model.Filters
-			if v := t.readFilters(r, httpFilters(ref.Filters), &filters); !v.ok() {
-				r.drop(i, v)
-				bad = true
-				break
-			}
-			b.RequestHeaders, b.ResponseHeaders, b.Mirrors = filters.RequestHeaders, filters.ResponseHeaders, filters.Mirrors
-			if b.Weight > 0 {
-				rule.Backends = append(rule.Backends, b)
-			}
+		r.add(rule)
+	}
+}
+
+// fillGRPCRule says what a rule does.
+func (t *translation) fillGRPCRule(r *route, source *gatewayv1.GRPCRouteRule, rule *model.Rule) verdict {
+	if v := t.readFilters(r, httpFilters(source.Filters), &rule.Filters); !v.ok() {
+		return v
+	}
+	for j := range source.BackendRefs {
+		ref := &source.BackendRefs[j]
+		b := t.readBackend(r, ref.BackendRef)
+		var filters model.Filters
+		if v := t.readFilters(r, httpFilters(ref.Filters), &filters); !v.ok() {
+			return v
 		}
-		if !bad {
-			r.rules = append(r.rules, routeRule{rule: rule, matches: matches, index: i})
+		b.RequestHeaders, b.ResponseHeaders, b.Mirrors = filters.RequestHeaders, filters.ResponseHeaders, filters.Mirrors
+		if b.Weight > 0 {
+			rule.Backends = append(rule.Backends, b)
 		}
 	}
+	return verdict{}
 }
 
 // httpFilters returns filters as those of an HTTPRoute, which has all kinds

@@ -13,56 +13,55 @@ import (
 
 // readHTTPRules translates the rules of an HTTPRoute.
 func (t *translation) readHTTPRules(r *route) {
-	r.total = len(r.http.Spec.Rules)
 	for i := range r.http.Spec.Rules {
 		source := &r.http.Spec.Rules[i]
-		rule := &model.Rule{Route: routeName(r)}
-		if v := t.readFilters(r, source.Filters, &rule.Filters); !v.ok() {
+		rule := routeRule{rule: &model.Rule{Route: routeName(r)}, index: i}
+		var v verdict
+		if rule.matches, v = httpMatches(source.Matches); !v.ok() {
 			r.drop(i, v)
 			continue
 		}
-		if source.Timeouts != nil {
-			var v verdict
-			if rule.RequestTimeout, v = timeout(source.Timeouts.Request); v.ok() {
-				rule.BackendTimeout, v = timeout(source.Timeouts.BackendRequest)
-			}
-			if !v.ok() {
-				r.drop(i, v)
-				continue
-			}
-		}
-		matches, v := httpMatches(source.Matches)
-		if !v.ok() {
-			r.drop(i, v)
+		if v := t.fillHTTPRule(r, source, rule.rule); !v.ok() {
+			r.fail(rule, v)
 			continue
 		}
-		bad := false
-		for j := range source.BackendRefs {
-			ref := &source.BackendRefs[j]
-			b := t.readBackend(r, ref.BackendRef)
-			var filters model.Filters
-			if v := t.readFilters(r, ref.Filters, &filters); !v.ok() || filters.CORS != nil || filters.Redirect != nil {
-				if v.ok() {
-					v = no(gatewayv1.RouteReasonIncompatibleFilters, "a backend cannot have a redirect or CORS filter")
-				}
-				r.drop(i, v)
-				bad = true
-				break
-			}
-			b.RequestHeaders, b.ResponseHeaders, b.Rewrite, b.Mirrors = filters.RequestHeaders, filters.ResponseHeaders, filters.Rewrite, filters.Mirrors
-			if b.Weight > 0 {
-				rule.Backends = append(rule.Backends, b)
-			}
-		}
-		if bad {
-			continue
-		}
-		if rule.Filters.Redirect != nil && rule.Filters.Rewrite != nil {
-			r.drop(i, no(gatewayv1.RouteReasonIncompatibleFilters, "a rule cannot both redirect and rewrite"))
-			continue
-		}
-		r.rules = append(r.rules, routeRule{rule: rule, matches: matches, index: i})
+		r.add(rule)
 	}
+}
+
+// fillHTTPRule says what a rule does.
+func (t *translation) fillHTTPRule(r *route, source *gatewayv1.HTTPRouteRule, rule *model.Rule) verdict {
+	if v := t.readFilters(r, source.Filters, &rule.Filters); !v.ok() {
+		return v
+	}
+	if rule.Filters.Redirect != nil && rule.Filters.Rewrite != nil {
+		return no(gatewayv1.RouteReasonIncompatibleFilters, "a rule cannot both redirect and rewrite")
+	}
+	if source.Timeouts != nil {
+		var v verdict
+		if rule.RequestTimeout, v = timeout(source.Timeouts.Request); v.ok() {
+			rule.BackendTimeout, v = timeout(source.Timeouts.BackendRequest)
+		}
+		if !v.ok() {
+			return v
+		}
+	}
+	for j := range source.BackendRefs {
+		ref := &source.BackendRefs[j]
+		b := t.readBackend(r, ref.BackendRef)
+		var filters model.Filters
+		if v := t.readFilters(r, ref.Filters, &filters); !v.ok() {
+			return v
+		}
+		if filters.CORS != nil || filters.Redirect != nil {
+			return no(gatewayv1.RouteReasonIncompatibleFilters, "a backend cannot have a redirect or CORS filter")
+		}
+		b.RequestHeaders, b.ResponseHeaders, b.Rewrite, b.Mirrors = filters.RequestHeaders, filters.ResponseHeaders, filters.Rewrite, filters.Mirrors
+		if b.Weight > 0 {
+			rule.Backends = append(rule.Backends, b)
+		}
+	}
+	return verdict{}
 }
 
 func routeName(r *route) string { return string(r.kind) + "/" + nameOf(r.object).String() }
@@ -169,7 +168,6 @@ func (t *translation) readFilters(r *route, list []gatewayv1.HTTPRouteFilter, f 
 		case source.Type == gatewayv1.HTTPRouteFilterRequestMirror && source.RequestMirror != nil:
 			t.readMirror(r, source.RequestMirror, f)
 		case source.Type == gatewayv1.HTTPRouteFilterExtensionRef && source.ExtensionRef != nil:
-			// The rule must not work as if the filter were not there.
 			r.unresolved(no(gatewayv1.RouteReasonInvalidKind, "filter extensionRef %s/%s is not known", source.ExtensionRef.Group, source.ExtensionRef.Kind))
 			return no(gatewayv1.RouteReasonUnsupportedValue, "filter extensionRef is not supported")
 		default:

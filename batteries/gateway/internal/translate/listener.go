@@ -40,11 +40,11 @@ type listener struct {
 
 	accepted, resolved, unconflicted verdict
 
-	attached   int32
-	routes     map[routeKey]bool
-	claimed    map[gatewayv1.Kind]hostClaims
-	rules      []routing.Rule[model.Action]
-	hasPending bool // a certificate is not known yet
+	attached int32
+	routes   map[routeKey]bool
+	claimed  map[gatewayv1.Kind]hostClaims
+	rules    []routing.Rule[model.Action]
+	served   bool // it is in the Config
 }
 
 // programmed tells whether the data plane can serve the listener.
@@ -120,7 +120,6 @@ func (t *translation) readCertificates(l *listener, s listenerSource) {
 		m, known := t.find(Reference{Kind: "Secret", Namespace: namespace, Name: string(ref.Name), Use: KeyPair})
 		switch {
 		case !known:
-			l.hasPending = true
 			l.resolved = no(gatewayv1.ListenerReasonInvalidCertificateRef, "Secret %s/%s is being read", namespace, ref.Name)
 		case m.Problem != "":
 			l.resolved = no(gatewayv1.ListenerReasonInvalidCertificateRef, "Secret %s/%s %s", namespace, ref.Name, m.Problem)
@@ -182,8 +181,12 @@ func (l *listener) conditions(generation int64) []metav1.Condition {
 		accepted = l.accepted
 	}
 	programmed := accepted
-	if programmed.ok() && !l.programmed() {
+	switch {
+	case !programmed.ok() || l.served:
+	case !l.programmed():
 		programmed = no(gatewayv1.ListenerReasonInvalid, "no certificate can be used")
+	default:
+		programmed = no(gatewayv1.ListenerReasonPending, "the Gateway's Service is not there yet, or the Gateway is not accepted")
 	}
 	conflicted := metav1.Condition{Type: string(gatewayv1.ListenerConditionConflicted), Status: metav1.ConditionFalse, Reason: string(gatewayv1.ListenerReasonNoConflicts), ObservedGeneration: generation}
 	if v := l.unconflicted; !v.ok() {

@@ -20,13 +20,15 @@ type route struct {
 	object    metav1.Object
 	parents   []gatewayv1.ParentReference
 	hostnames []string
-	// rules are those that are valid.
+	// rules are those that are served; valid of them as they are written, the
+	// others answer with an error.
 	rules []routeRule
-	// resolved says whether every reference is good, dropped why rules were
-	// left out, total how many rules there are.
+	valid int
+	// resolved says whether every reference is good, dropped why rules are not
+	// served as they are written.
 	resolved verdict
 	dropped  verdict
-	total    int
+	read     bool
 	services []types.NamespacedName // the Services it refers to
 
 	http *gatewayv1.HTTPRoute
@@ -88,7 +90,8 @@ func (t *translation) attachRoute(r *route) {
 		if g == nil {
 			continue
 		}
-		if r.total == 0 && r.rules == nil {
+		if !r.read {
+			r.read = true
 			t.readRules(r)
 		}
 		accepted := refused
@@ -123,14 +126,14 @@ func hasOurs(parents []gatewayv1.RouteParentStatus, controller gatewayv1.Gateway
 // conditions returns the conditions of a route for one parent.
 func (r *route) conditions(accepted verdict) []metav1.Condition {
 	generation := r.object.GetGeneration()
-	if accepted.ok() && !r.dropped.ok() && len(r.rules) == 0 {
+	if accepted.ok() && !r.dropped.ok() && r.valid == 0 {
 		accepted = r.dropped
 	}
 	out := []metav1.Condition{
 		condition(gatewayv1.RouteConditionAccepted, gatewayv1.RouteReasonAccepted, "", accepted, generation),
 		condition(gatewayv1.RouteConditionResolvedRefs, gatewayv1.RouteReasonResolvedRefs, "", r.resolved, generation),
 	}
-	if !r.dropped.ok() && len(r.rules) > 0 {
+	if !r.dropped.ok() && r.valid > 0 {
 		out = append(out, metav1.Condition{
 			Type: string(gatewayv1.RouteConditionPartiallyInvalid), Status: metav1.ConditionTrue,
 			Reason: r.dropped.reason, Message: "Dropped Rule: " + r.dropped.message, ObservedGeneration: generation,
@@ -233,7 +236,7 @@ func (l *listener) add(r *route, hosts []string) {
 	if l.routes[key] {
 		return
 	}
-	if !r.dropped.ok() && len(r.rules) == 0 {
+	if !r.dropped.ok() && r.valid == 0 {
 		return // not accepted after all
 	}
 	l.routes[key] = true
@@ -268,11 +271,27 @@ func (t *translation) readRules(r *route) {
 	}
 }
 
-// drop leaves a rule out.
+// drop leaves a rule out whose matches make no sense.
 func (r *route) drop(index int, v verdict) {
 	if r.dropped.ok() {
 		r.dropped = verdict{v.reason, fmt.Sprintf("rule %d: %s", index, v.message)}
 	}
+}
+
+// add adds a rule.
+func (r *route) add(rule routeRule) {
+	r.rules = append(r.rules, rule)
+	r.valid++
+}
+
+// fail makes a rule that cannot be done as written answer with an error: its
+// requests must neither pass without the filter that was asked for, nor fall to
+// another rule.
+func (r *route) fail(rule routeRule, v verdict) {
+	r.drop(rule.index, v)
+	rule.rule.Filters = model.Filters{}
+	rule.rule.Backends = []model.Backend{{Weight: 1, Problem: v.message}}
+	r.rules = append(r.rules, rule)
 }
 
 // unresolved notes a reference that is no good; the first one decides the

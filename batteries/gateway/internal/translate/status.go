@@ -103,7 +103,7 @@ func (g *gateway) status() gatewayv1.GatewayStatus {
 		if l.accepted.ok() && l.unconflicted.ok() {
 			valid++
 		}
-		if l.programmed() && g.targets[int32(l.port)] != 0 {
+		if l.served {
 			served++
 		} else if l.programmed() {
 			pending = true

@@ -104,8 +104,6 @@ type Result struct {
 	// Services are the Services that gateways need, in Settings.Namespace.
 	Services []ServiceWish
 	Status   Statuses
-	// Gateways are the namespace/name of the gateways that are ours.
-	Gateways map[string]bool
 }
 
 // Statuses are what the statuses of objects should be. Conditions have no
@@ -147,7 +145,7 @@ func Translate(settings Settings, objects *Objects) *Result {
 		gateways: map[types.NamespacedName]*gateway{}, sets: map[types.NamespacedName]*listenerSet{},
 		policies: map[types.NamespacedName][]*policy{}, backends: map[model.BackendID]model.BackendSpec{},
 		needs: map[Reference]bool{}, uses: map[types.NamespacedName]map[types.NamespacedName]bool{},
-		result: &Result{Gateways: map[string]bool{}},
+		result: &Result{},
 	}
 	t.readClasses()
 	t.readListenerSets()
@@ -195,6 +193,7 @@ func (t *translation) buildConfig() {
 				p = &model.Port{Target: target, Number: uint16(l.port), Gateway: g.name.String(), TLS: l.protocol == gatewayv1.HTTPSProtocolType}
 				ports[key] = p
 			}
+			l.served = true
 			p.Listeners = append(p.Listeners, model.Listener{Hostname: l.hostname, Rules: l.rules, Certificates: l.certificates})
 		}
 	}
