@@ -65,6 +65,11 @@ func proveRouting(ctx context.Context, s battery.Site) error {
 		if err != nil {
 			return err
 		}
+		for _, path := range []string{"/", "/two"} {
+			if err := sc.answers(ctx, path); err != nil {
+				return err
+			}
+		}
 		count := map[string]int{}
 		var problems []error
 		for range 40 {
@@ -102,8 +107,13 @@ func proveRouting(ctx context.Context, s battery.Site) error {
 // time until they go to the other backend.
 func proveChange(ctx context.Context, s battery.Site) error {
 	return withScene(ctx, s, func(ctx context.Context, sc *scene) error {
-		if err := sc.route(ctx, rulePrefix("/", to("one", "", 1))); err != nil {
+		if err := sc.route(ctx, rulePrefix("/", to("one", "", 1)), rulePrefix("/two", to("two", "", 1))); err != nil {
 			return err
+		}
+		for _, path := range []string{"/", "/two"} {
+			if err := sc.answers(ctx, path); err != nil {
+				return err
+			}
 		}
 		ctx, stop := context.WithCancel(ctx)
 		defer stop()
@@ -182,6 +192,19 @@ func (sc *scene) fetch(ctx context.Context, host, path, header string) (int, []b
 		return 0, nil, fmt.Errorf("get %s%s: %w", host, path, err)
 	}
 	return resp.StatusCode, body, nil
+}
+
+// answers waits until a path is served: a pod is ready a moment before its
+// Service knows.
+func (sc *scene) answers(ctx context.Context, path string) error {
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 15*time.Second, true, func(ctx context.Context) (bool, error) {
+		status, _, err := sc.fetch(ctx, sc.host, path, "")
+		return status == http.StatusOK, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the backend of %s: %w", path, err)
+	}
+	return nil
 }
 
 // refuses demands that the gateway itself answers with a status.

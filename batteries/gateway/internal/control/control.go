@@ -217,12 +217,14 @@ func (c *Controller) translate(ctx context.Context) error {
 		objects.Material = c.material.known()
 		result = translate.Translate(c.Settings, objects)
 	}
-	c.follow(ctx, result.Endpoints)
+	forget := c.follow(ctx, result.Endpoints)
 	if err := c.Data.Apply(&result.Config); err != nil {
 		// The rest is in force; the next change, or the next refresh, tries
 		// again.
 		c.Log.ErrorContext(ctx, "apply the configuration", "error", err)
 	}
+	// Only now nothing leads to them any more.
+	forget()
 	c.result.Store(result)
 	poke(c.published)
 	c.ready.Do(c.Ready)
@@ -230,8 +232,9 @@ func (c *Controller) translate(ctx context.Context) error {
 }
 
 // follow makes the given Service ports the ones whose endpoints are followed.
-// New ones are set before it returns.
-func (c *Controller) follow(ctx context.Context, ports []upstream.Service) {
+// All are set before it returns. What it returns forgets the endpoints of the
+// others, once no configuration uses them.
+func (c *Controller) follow(ctx context.Context, ports []upstream.Service) (forget func()) {
 	wanted := map[types.NamespacedName][]int32{}
 	for _, p := range ports {
 		name := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
@@ -241,16 +244,18 @@ func (c *Controller) follow(ctx context.Context, ports []upstream.Service) {
 	old := c.wanted
 	c.wanted = wanted
 	c.mu.Unlock()
-	for name, ports := range old {
-		for _, port := range ports {
-			if !contains(wanted[name], port) {
-				c.Data.SetEndpoints(upstream.Service{Namespace: name.Namespace, Name: name.Name, Port: port}, nil)
-			}
-		}
-	}
 	for name := range maps.Keys(wanted) {
 		// Also those known already: the Service's ports may have new names.
 		c.setEndpoints(ctx, name, wanted[name])
+	}
+	return func() {
+		for name, ports := range old {
+			for _, port := range ports {
+				if !contains(wanted[name], port) {
+					c.Data.SetEndpoints(upstream.Service{Namespace: name.Namespace, Name: name.Name, Port: port}, nil)
+				}
+			}
+		}
 	}
 }
 
