@@ -32,10 +32,14 @@ func run(ctx context.Context, s battery.Site) error {
 	if err != nil {
 		return err
 	}
+	m, err := newMeasures()
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.run(ctx) })
 	g.Go(func() error { return runInjector(ctx, s) })
-	g.Go(func() error { return runIssuers(ctx, s, file) })
+	g.Go(func() error { return runIssuers(ctx, s, file, m) })
 	return g.Wait()
 }
 
@@ -45,7 +49,7 @@ const lookForGateways = 5 * time.Second
 
 // runIssuers runs cert-manager, and starts it anew when the Gateway API appears:
 // its controllers cannot wait for that.
-func runIssuers(ctx context.Context, s battery.Site, kubeconfig string) error {
+func runIssuers(ctx context.Context, s battery.Site, kubeconfig string, m *measures) error {
 	client, err := discovery.NewDiscoveryClientForConfig(s.Kube)
 	if err != nil {
 		return fmt.Errorf("reach the API: %w", err)
@@ -57,11 +61,7 @@ func runIssuers(ctx context.Context, s battery.Site, kubeconfig string) error {
 	if !have {
 		s.Log.Info("the cluster has no Gateway API yet: certificates for Gateways wait for it")
 		err := until(ctx, func(ctx context.Context) error {
-			c, err := newControllers(ctx, s, kubeconfig, false)
-			if err != nil {
-				return err
-			}
-			return c.run(ctx)
+			return runControllers(ctx, s, kubeconfig, false, m)
 		}, func(ctx context.Context) error {
 			return waitForGateways(ctx, client)
 		})
@@ -69,10 +69,18 @@ func runIssuers(ctx context.Context, s battery.Site, kubeconfig string) error {
 			return err
 		}
 	}
-	c, err := newControllers(ctx, s, kubeconfig, true)
+	return runControllers(ctx, s, kubeconfig, true, m)
+}
+
+// runControllers runs cert-manager's controllers and passes on what they
+// measure until ctx ends.
+func runControllers(ctx context.Context, s battery.Site, kubeconfig string, withGatewayAPI bool, m *measures) error {
+	c, err := newControllers(ctx, s, kubeconfig, withGatewayAPI)
 	if err != nil {
 		return err
 	}
+	m.follow(c)
+	defer m.follow(nil)
 	return c.run(ctx)
 }
 

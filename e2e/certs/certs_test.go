@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/emerald-platform/emerald/batteries/certs"
@@ -71,6 +72,7 @@ func TestCerts(t *testing.T) {
 		{"the proofs hold", hold},
 		{"a replaced root stays trusted for what it has signed", rotate},
 		{"CA bundles are injected where they are asked for", inject},
+		{"what is measured joins the metrics of the process", measured},
 		{"Gateways are served as soon as their API appears", gateways},
 		{"without the policies bad objects get in, and the proof says so", withoutPolicies},
 		{"without the controllers nothing is issued, and the proofs say so", withoutControllers},
@@ -317,6 +319,26 @@ func inject(t *testing.T, w *world) {
 			return errors.New("the CA bundle is not that of the certificate")
 		}
 		return nil
+	})
+}
+
+func measured(t *testing.T, w *world) {
+	w.secret(t, "default", "hook")
+	eventually(t, "the expiry of a certificate is measured", 10*time.Second, func(context.Context) error {
+		families, err := ctrlmetrics.Registry.Gather()
+		if err != nil {
+			return err
+		}
+		for _, f := range families {
+			if f.GetName() == "certmanager_certificate_expiration_timestamp_seconds" {
+				for _, m := range f.Metric {
+					if m.GetGauge().GetValue() > float64(time.Now().Unix()) {
+						return nil
+					}
+				}
+			}
+		}
+		return errors.New("no such metric")
 	})
 }
 
