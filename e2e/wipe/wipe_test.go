@@ -49,8 +49,8 @@ func snapshot(t *testing.T, m *fixture.Machine) (s wipe.Snapshot) {
 	err := m.Do(func() (err error) {
 		s, err = wipe.Take(wipe.Scope{
 			Files: []string{m.Dirs.Data, m.Dirs.Run, m.Home, "/etc", "/run", "/opt", "/var/lib", "/root/.kube"},
-			// Machines of other labs come and go here, and so do apt's locks.
-			Except:  []string{"/run/emlab", "/var/lib/cni", "/var/lib/apt", "/var/lib/dpkg"},
+			// Machines of other labs, the host's own and apt may be at work here.
+			Except:  []string{"/run/emlab", "/var/lib/cni", "/var/lib/apt", "/var/lib/dpkg", "/run/emerald", "/var/lib/emerald", "/root/.kube"},
 			Cgroups: []string{m.CgroupRoot()},
 			Mounts:  []string{m.Dirs.Data, m.Dirs.Run},
 			// Of the kernel's settings those of the network are the machine's own.
