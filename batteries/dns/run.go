@@ -24,9 +24,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/metrics"
+	"github.com/coredns/coredns/plugin/metrics/vars"
 	_ "github.com/coredns/coredns/plugin/rewrite"
 	_ "github.com/coredns/coredns/plugin/template"
 	mdns "github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/emerald-platform/emerald/battery"
@@ -37,9 +39,14 @@ import (
 // by itself, and then speaks to the API in the form that costs the least memory.
 const podToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
-// drain is how long a server that must go still answers: the time the rest of
-// the cluster needs to stop sending queries here.
-const drain = 3 * time.Second
+// How long a server that must go still answers: until nobody has asked for a
+// second, since the rest of the cluster needs a moment to learn of it, and
+// another needs one to take its place; at least and at most this long.
+const (
+	quiet    = time.Second
+	drainMin = 3 * time.Second
+	drainMax = 10 * time.Second
+)
 
 // run serves names until ctx ends; see [battery.Battery].
 func run(ctx context.Context, s battery.Site) error {
@@ -61,7 +68,7 @@ func run(ctx context.Context, s battery.Site) error {
 	log.SetFlags(0)
 	log.SetOutput(logLines{s.Log})
 	srv := server{
-		site: s, config: cfg, drain: drain,
+		site: s, config: cfg, drain: true,
 		place: place{port: serverPort, metrics: metricsAddress, kubeconfig: file},
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -81,7 +88,7 @@ type server struct {
 	site   battery.Site
 	config Config
 	place  place
-	drain  time.Duration
+	drain  bool
 }
 
 // serve answers until ctx ends, changing over to other resolvers, without
@@ -144,9 +151,12 @@ func (s *server) input() caddy.Input {
 	}
 }
 
-// stop answers for a moment longer, then ends the server and all it started.
+// stop answers until nobody asks any more, then ends the server and all it
+// started.
 func (s *server) stop(instance *caddy.Instance) error {
-	<-time.After(s.drain)
+	if s.drain {
+		awaitQuiet()
+	}
 	err := instance.Stop()
 	err = errors.Join(append(instance.ShutdownCallbacks(), err)...)
 	instance.Wait()
@@ -154,6 +164,39 @@ func (s *server) stop(instance *caddy.Instance) error {
 		return fmt.Errorf("stop CoreDNS: %w", err)
 	}
 	return nil
+}
+
+// awaitQuiet returns when nobody asks this server any more.
+func awaitQuiet() {
+	began, before := time.Now(), questions()
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	for range tick.C {
+		now := questions()
+		if took := time.Since(began); took >= drainMax || took >= drainMin && now == before {
+			return
+		}
+		before = now
+	}
+}
+
+// questions returns how many questions CoreDNS has been asked in this process.
+func questions() float64 {
+	var sum float64
+	reg := prometheus.NewPedanticRegistry()
+	if err := reg.Register(vars.RequestCount); err != nil {
+		return 0
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		return 0
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			sum += m.GetCounter().GetValue()
+		}
+	}
+	return sum
 }
 
 // answering blocks until the server on this machine's port knows the cluster:

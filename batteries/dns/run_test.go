@@ -81,6 +81,13 @@ func TestServe(t *testing.T) {
 		}
 	}
 
+	t.Run("questions are counted", func(t *testing.T) {
+		before := questions()
+		srv.lookup(t, Question{Name: "web.team.svc.cluster.local."})
+		if after := questions(); after != before+1 {
+			t.Errorf("%v after one more than %v", after, before)
+		}
+	})
 	t.Run("a denial names the zone that was asked about", func(t *testing.T) {
 		in, err := mdns.Exchange(new(mdns.Msg).SetQuestion("shop.emerald.localhost.", mdns.TypeAAAA), srv.address)
 		if err != nil {
