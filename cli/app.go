@@ -3,17 +3,14 @@ package cli
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -266,7 +263,7 @@ func (a *appCommand) delete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(yes, fmt.Sprintf("Delete %s (%s) and its history?", app.Name, app.Status.URL)); err != nil {
+			if err := a.env.confirm(yes, fmt.Sprintf("Delete %s (%s) and its history?", app.Name, app.Status.URL)); err != nil {
 				return fmt.Errorf("delete app %q: %w", app.Name, err)
 			}
 			if err := c.Delete(cmd.Context(), app); err != nil {
@@ -293,7 +290,7 @@ func (a *appCommand) eject() *cobra.Command {
 			if _, err := c.Get(cmd.Context(), namespace, args[0]); err != nil {
 				return err
 			}
-			if err := a.confirm(yes, fmt.Sprintf("Eject %s? Emerald will not manage it any more.", args[0])); err != nil {
+			if err := a.env.confirm(yes, fmt.Sprintf("Eject %s? Emerald will not manage it any more.", args[0])); err != nil {
 				return fmt.Errorf("eject app %q: %w", args[0], err)
 			}
 			if err := c.Eject(cmd.Context(), namespace, args[0]); err != nil {
@@ -306,27 +303,4 @@ func (a *appCommand) eject() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
-}
-
-// errNotConfirmed says that the user did not agree.
-var errNotConfirmed = errors.New("not confirmed: nothing was done: add --yes to do it without asking")
-
-// confirm asks the user, unless yes. Where nobody can answer, nobody agreed.
-func (a *appCommand) confirm(yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	in, ok := a.env.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return errNotConfirmed
-	}
-	fmt.Fprintf(a.env.err, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errNotConfirmed
-	}
-	return nil
 }

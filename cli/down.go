@@ -1,11 +1,10 @@
 package cli
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -30,8 +29,14 @@ file, mount, network device, firewall rule, control group or process.`,
 				return fmt.Errorf("stop the platform: it takes root: run it again with: sudo emerald down")
 			}
 			d := defaultDirs()
-			if wipe && !yes && !confirm(e, fmt.Sprintf("This deletes every app, image and volume in %s. Go on?", d.Data)) {
-				return fmt.Errorf("nothing was deleted: to go on without a question: emerald down --wipe --yes")
+			if wipe {
+				err := e.confirm(yes, fmt.Sprintf("This deletes every app, image and volume in %s. Go on?", d.Data))
+				if errors.Is(err, errNotConfirmed) {
+					return fmt.Errorf("nothing was deleted: to go on without a question: emerald down --wipe --yes")
+				}
+				if err != nil {
+					return err
+				}
 			}
 			if err := machine.Down(cmd.Context(), d, wipe, slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelWarn}))); err != nil {
 				return err
@@ -50,14 +55,4 @@ file, mount, network device, firewall rule, control group or process.`,
 	cmd.Flags().BoolVar(&wipe, "wipe", false, "also delete all data and every trace")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
-}
-
-// confirm asks a person; a script must say --yes.
-func confirm(e *env, question string) bool {
-	if f, ok := e.in.(*os.File); !ok || !isTerminal(f) {
-		return false
-	}
-	fmt.Fprintf(e.err, "%s [y/N] ", question)
-	line, err := bufio.NewReader(e.in).ReadString('\n')
-	return err == nil && strings.EqualFold(strings.TrimSpace(line), "y")
 }

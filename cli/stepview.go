@@ -58,8 +58,6 @@ func (v *stepView) show(state machine.State) {
 	fmt.Fprint(v.out, b.String())
 }
 
-func (v *stepView) end() {}
-
 func stepLine(s machine.Step) string {
 	switch {
 	case s.Done:

@@ -127,16 +127,13 @@ func watchUp(ctx context.Context, e *env, d dirs.Dirs) (machine.State, error) {
 			revision = state.Revision
 			view.show(state)
 			if state.Ready {
-				view.end()
 				return state, nil
 			}
 		case ctx.Err() != nil:
-			view.end()
 			return state, upTimeout(ctx, d, view.last)
 		case errors.Is(err, machine.ErrDown):
 			// It is on its way, or gone again: the log knows.
 			if reason := machine.LastWords(d); reason != "" && machine.PID(d) == 0 {
-				view.end()
 				return state, fmt.Errorf("boot the platform: %s: the whole log is in %s", reason, machine.LogFile(d))
 			}
 			revision = -1

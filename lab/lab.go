@@ -21,6 +21,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
+
+	"github.com/emerald-platform/emerald/kit/netdump"
 )
 
 // runRoot and dataRoot hold one directory per lab, named by its number. The
@@ -185,7 +187,7 @@ func (l *Lab) table() string { return fmt.Sprintf("emlab-%d", l.id) }
 // disconnect removes cables, rules and directories.
 func (l *Lab) disconnect(ctx context.Context) error {
 	var errs []error
-	links, err := netlink.LinkList()
+	links, err := netdump.Whole(netlink.LinkList)
 	errs = append(errs, err)
 	for _, link := range links {
 		if strings.HasPrefix(link.Attrs().Name, fmt.Sprintf("emlab%d-", l.id)) {

@@ -6,15 +6,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -23,16 +20,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/battery"
 	"github.com/emerald-platform/emerald/battery/install"
+	"github.com/emerald-platform/emerald/e2e/fixture"
 	"github.com/emerald-platform/emerald/kit/kube"
-	"github.com/emerald-platform/emerald/platform/controlplane"
 	"github.com/emerald-platform/emerald/platform/isolated"
-	"github.com/emerald-platform/emerald/platform/pki"
 )
 
 func TestMain(m *testing.M) { isolated.Main(m) }
@@ -50,8 +45,7 @@ func TestInstall(t *testing.T) {
 	isolated.Require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	w, stop := start(ctx, t)
-	defer stop()
+	w := start(ctx, t)
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T, *world)
@@ -74,54 +68,15 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-func start(ctx context.Context, t *testing.T) (*world, func()) {
+func start(ctx context.Context, t *testing.T) *world {
 	t.Helper()
-	dir := t.TempDir()
-	address := net.IPv4(192, 0, 2, 10).To4()
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: address, Mask: net.CIDRMask(32, 32)}}); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := pki.Open(filepath.Join(dir, "pki"), pki.Identity{
-		Node: "test", Addresses: []net.IP{address}, ServiceAddress: net.IPv4(10, 43, 0, 1).To4(), ClusterDomain: "cluster.local",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ready := make(chan struct{})
-	o := controlplane.Options{
-		DataDir: dir, Node: "test", Address: address, PodCIDR: "10.42.0.0/16", ServiceCIDR: "10.43.0.0/16",
-		ClusterDomain: "cluster.local", PKI: keys, Log: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }, ControllersBuilt: func() {},
-	}
-	if err := controlplane.Prepare(o); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- controlplane.Run(ctx, o) }()
-	select {
-	case <-ready:
-	case err := <-ended:
-		t.Fatalf("the control plane ended: %v", err)
-	}
-	w := &world{}
-	if w.cfg, err = clientcmd.BuildConfigFromFlags("", o.Kubeconfig(pki.Admin)); err != nil {
-		t.Fatal(err)
-	}
-	w.cfg.QPS = -1
+	w := &world{cfg: fixture.ControlPlane(t)}
+	var err error
 	if w.client, err = kubernetes.NewForConfig(w.cfg); err != nil {
 		t.Fatal(err)
 	}
 	w.machine = newMachine(ctx, t, w.client)
-	return w, func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the control plane ended with %v, want nil", err)
-		}
-	}
+	return w
 }
 
 // installer is a running Installer.

@@ -6,6 +6,8 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/emerald-platform/emerald/kit/netdump"
 )
 
 // errNoAddress means that the machine has no address others could reach.
@@ -15,7 +17,9 @@ var errNoAddress = errors.New("no network interface has a global IPv4 address")
 // default route, else the first global one of any link that is up. Addresses
 // of loopback and of pods' links do not count.
 func Address() (net.IP, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := netdump.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteList(nil, netlink.FAMILY_V4)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -34,7 +38,7 @@ func Address() (net.IP, error) {
 			return ip, nil
 		}
 	}
-	links, err := netlink.LinkList()
+	links, err := netdump.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
 	}
@@ -50,7 +54,9 @@ func Address() (net.IP, error) {
 }
 
 func globalAddress(link netlink.Link) net.IP {
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	addrs, err := netdump.Whole(func() ([]netlink.Addr, error) {
+		return netlink.AddrList(link, netlink.FAMILY_V4)
+	})
 	if err != nil {
 		return nil
 	}

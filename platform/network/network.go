@@ -35,6 +35,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/emerald-platform/emerald/kit/durable"
+	"github.com/emerald-platform/emerald/kit/netdump"
 	"github.com/emerald-platform/emerald/platform/dirs"
 	"github.com/emerald-platform/emerald/platform/network/datapath"
 	"github.com/emerald-platform/emerald/platform/network/plugin"
@@ -275,7 +276,9 @@ func ReadConfig(d dirs.Dirs) (*datapath.Config, error) {
 // no packet of a pod must be cut up or dropped there.
 func uplinkMTU() int {
 	const ethernet = 1500
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := netdump.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return ethernet
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/emerald-platform/emerald/kit/netdump"
 )
 
 // Scope says what a [Snapshot] looks at besides the network namespace of the
@@ -84,7 +86,7 @@ func (s Scope) takeMounts(out Snapshot) error {
 }
 
 func takeNetwork(out Snapshot) error {
-	links, err := netlink.LinkList()
+	links, err := netdump.Whole(netlink.LinkList)
 	if err != nil {
 		return err
 	}
@@ -93,7 +95,9 @@ func takeNetwork(out Snapshot) error {
 		names[l.Attrs().Index] = l.Attrs().Name
 		out.add("link", l.Attrs().Name, l.Type())
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := netdump.Whole(func() ([]netlink.Addr, error) {
+		return netlink.AddrList(nil, netlink.FAMILY_ALL)
+	})
 	if err != nil {
 		return err
 	}
@@ -101,14 +105,18 @@ func takeNetwork(out Snapshot) error {
 		out.add("address", a.IPNet, names[a.LinkIndex])
 	}
 	// Of every table, the kernel's local one included.
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	routes, err := netdump.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return err
 	}
 	for _, r := range routes {
 		out.add("route", r.Dst, "via", r.Gw, names[r.LinkIndex], "table", r.Table)
 	}
-	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	rules, err := netdump.Whole(func() ([]netlink.Rule, error) {
+		return netlink.RuleList(netlink.FAMILY_ALL)
+	})
 	if err != nil {
 		return err
 	}

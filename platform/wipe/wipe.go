@@ -26,6 +26,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
+	"github.com/emerald-platform/emerald/kit/netdump"
 	"github.com/emerald-platform/emerald/platform/cgroup"
 	"github.com/emerald-platform/emerald/platform/containers"
 	"github.com/emerald-platform/emerald/platform/dirs"
@@ -141,7 +142,7 @@ var linkName = regexp.MustCompile("^" + datapath.LinkPrefix + "[0-9a-f]{12}$")
 
 // ownLinks lists the links in this network namespace that lead to pods.
 func ownLinks() ([]netlink.Link, error) {
-	all, err := netlink.LinkList()
+	all, err := netdump.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
+
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/emerald-platform/emerald/kit/netdump"
 )
 
 // Gateways are the addresses at which pods find their machine: the same for
@@ -180,7 +183,7 @@ func Check(a *Attachment) error {
 		if addr.Is6() {
 			family = netlink.FAMILY_V6
 		}
-		have, err := inside.AddrList(far, family)
+		have, err := netdump.Whole(func() ([]netlink.Addr, error) { return inside.AddrList(far, family) })
 		if err != nil {
 			return fmt.Errorf("list addresses of pod %s: %w", a.Pod, err)
 		}
@@ -191,7 +194,9 @@ func Check(a *Attachment) error {
 		if !found {
 			return fmt.Errorf("address %s of pod %s is gone", addr, a.Pod)
 		}
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: one(addr), LinkIndex: near.Attrs().Index}, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF)
+		routes, err := netdump.Whole(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{Dst: one(addr), LinkIndex: near.Attrs().Index}, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF)
+		})
 		if err != nil {
 			return fmt.Errorf("list routes to pod %s: %w", a.Pod, err)
 		}
