@@ -56,6 +56,10 @@ func DecodeConfig(b *Battery, settings []byte) (any, error) {
 	return out.Elem().Interface(), nil
 }
 
+// DecodeStrict decodes the JSON object raw into what into points to, a struct, as
+// strictly as DecodeConfig does and with the same errors.
+func DecodeStrict(raw []byte, into any) error { return decodeStrict(raw, reflect.ValueOf(into)) }
+
 // decodeStrict decodes raw into the value that into points to.
 func decodeStrict(raw []byte, into reflect.Value) error {
 	strict, err := kjson.UnmarshalStrict(raw, into.Interface())

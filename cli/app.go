@@ -40,8 +40,8 @@ func newAppCommand(e *env) *cobra.Command {
 
 // open returns a client and the namespace the user means.
 func (a *appCommand) open() (*client.Client, string, error) {
-	if a.output != "" && a.output != "json" {
-		return nil, "", fmt.Errorf("output %q: use json, or leave it out", a.output)
+	if err := checkOutput(a.output); err != nil {
+		return nil, "", err
 	}
 	kube, err := a.env.restConfig()
 	if err != nil {
@@ -167,7 +167,7 @@ func age(t time.Time) string { return duration.HumanDuration(time.Since(t)) }
 func (a *appCommand) logs() *cobra.Command {
 	var o client.LogOptions
 	cmd := &cobra.Command{
-		Use: "logs NAME", Short: "Show what an app's copies print", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Use: "logs NAME", Short: "Show what an app's copies print", Args: exactly("an app", "emerald app list"), ValidArgsFunction: a.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, namespace, err := a.open()
 			if err != nil {
@@ -200,7 +200,7 @@ func (a *appCommand) logs() *cobra.Command {
 func (a *appCommand) scale() *cobra.Command {
 	timeout := 5 * time.Minute
 	cmd := &cobra.Command{
-		Use: "scale NAME COPIES", Short: "Set how many copies of an app run", Args: cobra.ExactArgs(2), ValidArgsFunction: a.complete,
+		Use: "scale NAME COPIES", Short: "Set how many copies of an app run", Args: exactly("an app and how many copies it shall have", "emerald app list"), ValidArgsFunction: a.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.ParseInt(args[1], 10, 32)
 			if err != nil || n < 0 || n > 1000 {
@@ -225,7 +225,7 @@ func (a *appCommand) scale() *cobra.Command {
 func (a *appCommand) rollback() *cobra.Command {
 	timeout, to := 5*time.Minute, int64(0)
 	cmd := &cobra.Command{
-		Use: "rollback NAME", Short: "Return an app to an earlier revision", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Use: "rollback NAME", Short: "Return an app to an earlier revision", Args: exactly("an app", "emerald app list"), ValidArgsFunction: a.complete,
 		Long: "Rollback returns an app, its image and settings, to the last earlier revision that\nran healthily, or to the one given with --to. `emerald app show` lists them.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, namespace, err := a.open()
@@ -253,7 +253,7 @@ func (a *appCommand) rollback() *cobra.Command {
 func (a *appCommand) delete() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Remove an app and all it is made of", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Remove an app and all it is made of", Args: exactly("an app", "emerald app list"), ValidArgsFunction: a.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, namespace, err := a.open()
 			if err != nil {
@@ -280,7 +280,7 @@ func (a *appCommand) delete() *cobra.Command {
 func (a *appCommand) eject() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "eject NAME", Short: "Keep what an app is made of and forget the app", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Use: "eject NAME", Short: "Keep what an app is made of and forget the app", Args: exactly("an app", "emerald app list"), ValidArgsFunction: a.complete,
 		Long: "Eject removes the App and leaves its Deployment, Service, routes and the rest running,\nowned by nobody: plain Kubernetes objects to keep in files of your own.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, namespace, err := a.open()

@@ -36,7 +36,7 @@ type podLine struct {
 
 func (a *appCommand) show() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "show NAME", Short: "Show one app: its state, copies and history", Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete,
+		Use: "show NAME", Short: "Show one app: its state, copies and history", Args: exactly("an app", "emerald app list"), ValidArgsFunction: a.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, namespace, err := a.open()
 			if err != nil {

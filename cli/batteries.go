@@ -28,9 +28,12 @@ and what you get; and its state, when a cluster answers.
 A battery is turned off, or set up, in the one Platform object:
 
   emerald kubectl edit platform emerald`,
-		Example: "  emerald batteries\n  emerald batteries -o json\n  emerald batteries graph",
+		Example: "  emerald batteries\n  emerald batteries show registry\n  emerald batteries -o json\n  emerald batteries graph",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			all := e.listBatteries(cmd.Context())
 			if output == "json" {
 				return json.NewEncoder(e.out).Encode(all)
@@ -39,7 +42,7 @@ A battery is turned off, or set up, in the one Platform object:
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "output format: json")
-	cmd.AddCommand(newGraphCommand(e))
+	cmd.AddCommand(newGraphCommand(e), newBatteryShowCommand(e))
 	return cmd
 }
 

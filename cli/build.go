@@ -76,7 +76,7 @@ func (b *building) run(cmd *cobra.Command, dir string) error {
 	}
 	switch {
 	case b.output != "" && b.output != "json":
-		return fmt.Errorf("output %q: use json, or leave it out", b.output)
+		return checkOutput(b.output)
 	case b.progress != "auto" && b.progress != "plain" && b.progress != "tty" && b.progress != "quiet":
 		return fmt.Errorf("progress %q: use auto, plain, tty or quiet", b.progress)
 	}

@@ -15,15 +15,19 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/emerald-platform/emerald/battery"
 	"github.com/emerald-platform/emerald/platform/dirs"
+	"github.com/emerald-platform/emerald/platform/machine"
 )
 
 // Main runs the command line with these batteries and ends the process. A
 // vendor's own program is this call with batteries appended to the list.
 func Main(all []battery.Battery) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Upstream's packages have put flags of theirs here, which cobra would show.
+	pflag.CommandLine = pflag.NewFlagSet("emerald", pflag.ContinueOnError)
 	e := &env{batteries: all, in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	root := newRoot(e)
 	root.SetArgs(solverArgs(os.Args[1:]))
@@ -102,6 +106,7 @@ Kubernetes and everything a platform needs, fitted together.
   emerald deploy .    run what is in this folder, behind HTTPS
   emerald status      see what works
   emerald verify      prove it`,
+		Version:           machine.Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -109,6 +114,9 @@ Kubernetes and everything a platform needs, fitted together.
 	root.PersistentFlags().StringVar(&e.kubeconfig, "kubeconfig", "", "kubeconfig file to use instead of kubectl's default")
 	root.PersistentFlags().StringVar(&e.context, "context", "", "context of the kubeconfig to use")
 	root.AddCommand(commands(e)...)
+	root.Args = noSuchCommand
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	explainUsage(root)
 	return root
 }
 

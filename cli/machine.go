@@ -37,10 +37,7 @@ func newMachineCommand(e *env) *cobra.Command {
 				Dirs: d, Node: s.Node, Address: net.ParseIP(s.Address).To4(), Domain: s.Domain,
 				CgroupRoot: s.CgroupRoot, Batteries: e.batteries, Log: log,
 			})
-			if err != nil {
-				log.Error("the machine stops", "error", err)
-			}
-			return err
+			return machine.Again(err)
 		},
 	}
 }

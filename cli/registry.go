@@ -46,8 +46,8 @@ func (r *registryCommand) home() string {
 // open connects to the registry as its administrator when the user may be that,
 // else with the rights of the namespace.
 func (r *registryCommand) open(ctx context.Context) (*client.Client, error) {
-	if r.output != "" && r.output != "json" {
-		return nil, fmt.Errorf("output %q: use json, or leave it out", r.output)
+	if err := checkOutput(r.output); err != nil {
+		return nil, err
 	}
 	kube, err := r.env.restConfig()
 	if err != nil {

@@ -45,6 +45,9 @@ answer.`,
 		Example: "  emerald status\n  emerald status -o json | jq .batteries",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			s, err := e.lookAround(cmd.Context())
 			if err != nil {
 				return err

@@ -58,6 +58,12 @@ func (v *stepView) show(state machine.State) {
 	fmt.Fprint(v.out, b.String())
 }
 
+// note prints a line that stays, above what the live view draws next.
+func (v *stepView) note(text string) {
+	fmt.Fprintln(v.out, text)
+	v.lines = 0
+}
+
 func stepLine(s machine.Step) string {
 	switch {
 	case s.Done:

@@ -2,35 +2,54 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/platform/dirs"
 	"github.com/emerald-platform/emerald/platform/machine"
 )
 
 func newUpCommand(e *env) *cobra.Command {
 	var flags machine.Settings
+	var config string
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Boot the platform on this machine",
 		Long: `Boots Kubernetes and all batteries on this machine, and returns when
 everything works. Run it again at any time: it starts what is not running, and
-takes over when the program is a newer one. Containers keep running meanwhile.`,
+takes over when the program is a newer one. Containers keep running meanwhile.
+
+--config takes a file with the platform's settings, all of which may be left out:
+
+  apiVersion: emerald.dev/v1alpha1
+  kind: Platform
+  spec:
+    domain: apps.example.com      # settled at the first start, as are --node and --domain
+    batteries:
+      registry:
+        config:                   # "emerald batteries show registry" lists the fields
+          maxBlob: 2Gi
+      build:
+        enabled: false
+
+The file is the whole truth: what it leaves out gets its default. Without
+--config the settings stay as they are. A flag is stronger than the file.`,
 		Example: `  emerald up
-  emerald up --domain apps.example.com`,
+  emerald up --domain apps.example.com
+  emerald up --config emerald.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return up(ctx, e, defaultDirs(), flags)
+			return up(ctx, e, defaultDirs(), flags, config)
 		},
 	}
+	cmd.Flags().StringVar(&config, "config", "", "`FILE` with a Platform, the platform's settings; - reads standard input")
 	cmd.Flags().StringVar(&flags.Node, "node", "", "the machine's name in the cluster (default: its host name)")
 	cmd.Flags().StringVar(&flags.Address, "address", "", "the address others reach this machine by (default: that of the default route)")
 	cmd.Flags().StringVar(&flags.Domain, "domain", "", `the platform's own domain (default "emerald.localhost")`)
@@ -39,18 +58,22 @@ takes over when the program is a newer one. Containers keep running meanwhile.`,
 	return cmd
 }
 
-func up(ctx context.Context, e *env, d dirs.Dirs, flags machine.Settings) error {
+func up(ctx context.Context, e *env, d dirs.Dirs, flags machine.Settings, config string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("boot the platform: it takes root to run containers: run it again with: sudo emerald up")
 	}
-	s, err := settle(d, flags)
+	spec, err := e.readConfig(config)
 	if err != nil {
 		return err
 	}
-	if err := start(ctx, e, d, s); err != nil {
+	s, err := e.settle(d, flags, spec)
+	if err != nil {
 		return err
 	}
-	state, err := watchUp(ctx, e, d)
+	if err := start(ctx, e, d, s, spec); err != nil {
+		return err
+	}
+	state, err := (&upWatch{env: e, dirs: d, view: newStepView(e.err)}).wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,14 +81,16 @@ func up(ctx context.Context, e *env, d dirs.Dirs, flags machine.Settings) error 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.err, "\nEmerald %s is up in %s. kubectl knows it as context %q (%s).\n", state.Version, state.Took().Round(100*time.Millisecond), contextName, path)
+	fmt.Fprintf(e.err, "\nEmerald %s is up, started in %.1fs. kubectl knows it as context %q (%s).\n", state.Version, state.Took, contextName, path)
 	fmt.Fprintf(e.err, "Next:  emerald status          what works\n       emerald deploy DIR      run what is in a folder, behind HTTPS\n       emerald trust           make this host trust the platform's certificates\n")
 	return nil
 }
 
-// settle returns the machine's settings: those it has, changed by the flags.
-// The name and address are part of the cluster and stay what they were.
-func settle(d dirs.Dirs, flags machine.Settings) (machine.Settings, error) {
+// settle returns the machine's settings: those it has, changed by the file's
+// and, stronger, the flags, and checked. The name and the domain are part of the
+// cluster and stay what they were. The domain of spec becomes the one that
+// counts.
+func (e *env) settle(d dirs.Dirs, flags machine.Settings, spec *v1alpha1.PlatformSpec) (machine.Settings, error) {
 	s, err := machine.LoadSettings(d)
 	if err != nil {
 		return s, err
@@ -73,11 +98,15 @@ func settle(d dirs.Dirs, flags machine.Settings) (machine.Settings, error) {
 	if s.Node != "" && flags.Node != "" && flags.Node != s.Node {
 		return s, fmt.Errorf("rename this machine from %q to %q: a machine keeps its name: leave out --node, or start over with: emerald down --wipe", s.Node, flags.Node)
 	}
+	started := s.Domain
 	if flags.Node != "" {
 		s.Node = flags.Node
 	}
 	if flags.Address != "" {
 		s.Address = flags.Address
+	}
+	if spec != nil && spec.Domain != "" {
+		s.Domain = spec.Domain
 	}
 	if flags.Domain != "" {
 		s.Domain = flags.Domain
@@ -85,11 +114,18 @@ func settle(d dirs.Dirs, flags machine.Settings) (machine.Settings, error) {
 	if flags.CgroupRoot != "" {
 		s.CgroupRoot = flags.CgroupRoot
 	}
-	return s.Complete()
+	if s, err = s.Complete(); err != nil {
+		return s, err
+	}
+	if spec != nil && spec.Domain != "" {
+		spec.Domain = s.Domain
+	}
+	return s, e.checkConfig(d, s, started, spec)
 }
 
 // start makes sure that a machine with this program and these settings runs.
-func start(ctx context.Context, e *env, d dirs.Dirs, want machine.Settings) error {
+// A nil spec leaves the platform's settings as they are.
+func start(ctx context.Context, e *env, d dirs.Dirs, want machine.Settings, spec *v1alpha1.PlatformSpec) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -99,8 +135,13 @@ func start(ctx context.Context, e *env, d dirs.Dirs, want machine.Settings) erro
 		return err
 	}
 	running, err := machine.Follow(ctx, d, -1)
-	if err == nil && running.Binary == machine.BinaryID(self) && have.Same(want) {
+	// One that fails is started anew: whoever calls has perhaps mended the cause.
+	same := err == nil && running.Failure == nil && running.Binary == machine.BinaryID(self) && have.Same(want)
+	switch {
+	case same && spec == nil:
 		return nil
+	case same && running.Ready:
+		return changePlatform(ctx, d, *spec)
 	}
 	if machine.PID(d) == 0 {
 		if err := machine.Preflight(ctx, d, want); err != nil {
@@ -112,52 +153,10 @@ func start(ctx context.Context, e *env, d dirs.Dirs, want machine.Settings) erro
 	if err := machine.SaveSettings(d, want); err != nil {
 		return err
 	}
+	if spec != nil {
+		if err := machine.Wish(d, *spec); err != nil {
+			return err
+		}
+	}
 	return machine.Launch(ctx, d)
-}
-
-// watchUp shows the machine's steps as they happen and returns when all are
-// done.
-func watchUp(ctx context.Context, e *env, d dirs.Dirs) (machine.State, error) {
-	view := newStepView(e.err)
-	revision := int64(-1)
-	for {
-		state, err := machine.Follow(ctx, d, revision)
-		switch {
-		case err == nil:
-			revision = state.Revision
-			view.show(state)
-			if state.Ready {
-				return state, nil
-			}
-		case ctx.Err() != nil:
-			return state, upTimeout(ctx, d, view.last)
-		case errors.Is(err, machine.ErrDown):
-			// It is on its way, or gone again: the log knows.
-			if reason := machine.LastWords(d); reason != "" && machine.PID(d) == 0 {
-				return state, fmt.Errorf("boot the platform: %s: the whole log is in %s", reason, machine.LogFile(d))
-			}
-			revision = -1
-			if err := machine.Pause(ctx, 20*time.Millisecond); err != nil {
-				return state, upTimeout(ctx, d, view.last)
-			}
-		default:
-			return state, err
-		}
-	}
-}
-
-func upTimeout(ctx context.Context, d dirs.Dirs, last machine.State) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return fmt.Errorf("boot the platform: interrupted; it goes on in the background: see it with: emerald status, stop it with: emerald down")
-	}
-	for _, s := range last.Steps {
-		if !s.Done {
-			reason := s.Waits
-			if s.Error != "" {
-				reason = s.Error
-			}
-			return fmt.Errorf("boot the platform: %s is not ready in time (%s): it goes on in the background: see it with: emerald status, its log is %s", s.Name, reason, machine.LogFile(d))
-		}
-	}
-	return fmt.Errorf("boot the platform: it did not answer in time: its log is %s", machine.LogFile(d))
 }

@@ -73,6 +73,9 @@ func (v *verification) complete(*cobra.Command, []string, string) ([]string, cob
 }
 
 func (v *verification) run(ctx context.Context, words []string) error {
+	if err := checkOutput(v.output); err != nil {
+		return exitError{exitUnrun, err}
+	}
 	cases, version, client, err := v.prepare(ctx, words)
 	if err != nil {
 		return exitError{exitUnrun, err}

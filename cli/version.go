@@ -19,6 +19,9 @@ func newVersionCommand(e *env) *cobra.Command {
 		Example: "  emerald version\n  emerald version -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			v := struct {
 				Emerald    string `json:"emerald"`
 				Kubernetes string `json:"kubernetes"`

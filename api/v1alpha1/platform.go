@@ -34,7 +34,8 @@ type Platform struct {
 // PlatformSpec is what the user may settle. Every field may be left out.
 type PlatformSpec struct {
 	// Domain under which the platform and its apps are reached. When absent it
-	// is what the platform was started with: emerald.localhost.
+	// is what the platform was started with: emerald.localhost. It is part of
+	// the names of images, and stays what it was when the platform first started.
 	// +optional
 	// +kubebuilder:validation:MaxLength=190
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`

@@ -264,6 +264,40 @@ func (c *cluster) createPlatform(ctx context.Context, spec v1alpha1.PlatformSpec
 	return nil
 }
 
+// changePlatform changes the spec of the Platform object, which it makes when
+// there is none.
+func (c *cluster) changePlatform(ctx context.Context, change func(*v1alpha1.PlatformSpec)) error {
+	for {
+		u, err := c.dynamic.Resource(platforms).Get(ctx, v1alpha1.PlatformName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			spec := v1alpha1.PlatformSpec{}
+			change(&spec)
+			return c.createPlatform(ctx, spec)
+		}
+		if err != nil {
+			return fmt.Errorf("read the Platform: %w", err)
+		}
+		p := &v1alpha1.Platform{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, p); err != nil {
+			return fmt.Errorf("decode the Platform: %w", err)
+		}
+		change(&p.Spec)
+		spec, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&p.Spec)
+		if err != nil {
+			return fmt.Errorf("encode the Platform: %w", err)
+		}
+		u.Object["spec"] = spec
+		_, err = c.dynamic.Resource(platforms).Update(ctx, u, metav1.UpdateOptions{FieldManager: battery.Owner})
+		if apierrors.IsConflict(err) {
+			continue // its status was written meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("change the Platform: %w", err)
+		}
+		return nil
+	}
+}
+
 // transient tells whether an error of the API server may pass by itself: it is
 // busy, not up, not ready for a new kind, or about to finish a deletion.
 func transient(err error) bool {

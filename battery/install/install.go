@@ -50,6 +50,16 @@ type Options struct {
 	// more. Its other fields are not used.
 	Site battery.Site
 
+	// FixedDomain says that the domain in Site cannot change: settings that name
+	// another are refused.
+	FixedDomain bool
+
+	// Change, when not nil, changes the spec of the Platform object, or of the
+	// one that is made, before anything is installed. It may be called more than
+	// once. Changed is called when the object says so.
+	Change  func(*v1alpha1.PlatformSpec)
+	Changed func() error
+
 	// Version of the platform, shown in the status of the Platform object.
 	Version string
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,15 @@ func (in *Installer) prepareOnce(ctx context.Context) error {
 	}
 	if err := in.cluster.establish(ctx, crd.Name); err != nil {
 		return err
+	}
+	if in.options.Change != nil {
+		if err := in.cluster.changePlatform(ctx, in.options.Change); err != nil {
+			return err
+		}
+		if err := in.options.Changed(); err != nil {
+			return err
+		}
+		in.options.Change = nil
 	}
 	// What an earlier version installed and this one does not know is removed.
 	names, err := in.cluster.inventories(ctx)
@@ -114,11 +124,22 @@ func (in *Installer) status(before []metav1.Condition) v1alpha1.PlatformStatus {
 	}
 	in.mu.Lock()
 	accepted := in.accepted
+	var behind []string
 	if in.current != nil {
 		out.Domain = in.current.site.Domain
+		for name, s := range in.states {
+			if s.plan != in.current && s.phase != v1alpha1.PhaseOff {
+				behind = append(behind, name)
+			}
+		}
 	}
 	in.mu.Unlock()
+	slices.Sort(behind)
 	ready := readyCondition(out.Batteries)
+	if ready.Status == metav1.ConditionTrue && len(behind) > 0 {
+		// They are as the settings before wanted them.
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "Installing", strings.Join(behind, ", ")
+	}
 	ready.ObservedGeneration = accepted.ObservedGeneration
 	out.ObservedGeneration = accepted.ObservedGeneration
 	for _, c := range []metav1.Condition{accepted, ready} {

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
@@ -46,8 +45,7 @@ func ReadPlatform(raw []byte) (*v1alpha1.Platform, error) {
 		return nil, fmt.Errorf("read the Platform: %w", err)
 	}
 	p := &v1alpha1.Platform{}
-	unknown, err := kjson.UnmarshalStrict(asJSON, p)
-	if err := errors.Join(append(unknown, err)...); err != nil {
+	if err := battery.DecodeStrict(asJSON, p); err != nil {
 		return nil, fmt.Errorf("read the Platform: %w", err)
 	}
 	want := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Platform"}
@@ -70,6 +68,16 @@ func ReadPlatform(raw []byte) (*v1alpha1.Platform, error) {
 func Check(all []battery.Battery, spec v1alpha1.PlatformSpec, site battery.Site) error {
 	_, err := decide(all, spec, site)
 	return err
+}
+
+// CheckDomain refuses another domain than the one that the platform was started
+// with: it is part of the names of its images, and of whom their readers trust.
+func CheckDomain(domain, started string) error {
+	if domain == "" || domain == started {
+		return nil
+	}
+	return fmt.Errorf("domain %q: this platform was started with %q, which is part of the names of its images: "+
+		"leave it, and give single apps further domains with: emerald deploy --domain NAME; or start over with: emerald down --wipe", domain, started)
 }
 
 // decide turns settings into a plan. site holds what the plan's site is made
@@ -182,6 +190,9 @@ func (in *Installer) decideAgain(ctx context.Context, w *watches, last **v1alpha
 	}
 	spec := platform.Spec
 	next, refused := decide(in.options.Batteries, spec, site)
+	if in.options.FixedDomain {
+		refused = errors.Join(CheckDomain(spec.Domain, site.Domain), refused)
+	}
 	if refused != nil {
 		in.log.Warn("the settings cannot be followed", "error", refused)
 		spec = v1alpha1.PlatformSpec{}

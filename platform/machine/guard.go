@@ -45,6 +45,15 @@ func Guard(ctx context.Context, d dirs.Dirs, log *slog.Logger) {
 	}
 }
 
+// Stopped tells whether people want the platform down, or have removed it.
+func Stopped(d dirs.Dirs) bool {
+	if _, err := os.Stat(stoppedMark(d)); err == nil {
+		return true
+	}
+	_, err := os.Stat(settingsPath(d))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // markStopped records that the platform shall stay down; clearStopped that it
 // shall run.
 func markStopped(d dirs.Dirs) error {

@@ -2,9 +2,7 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -31,8 +29,8 @@ func Launch(ctx context.Context, d dirs.Dirs) error {
 	if err := Halt(ctx, d, haltGrace); err != nil {
 		return fmt.Errorf("take over from the running process: %w", err)
 	}
-	if err := os.Truncate(LogFile(d), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("start a new log: %w", err)
+	if err := putAway(LogFile(d)); err != nil {
+		return err
 	}
 	_, err := Spawn(d)
 	return err
@@ -42,40 +40,6 @@ func Launch(ctx context.Context, d dirs.Dirs) error {
 func (s Settings) Same(want Settings) bool {
 	want.DataVersion = s.DataVersion
 	return s == want
-}
-
-// Took is how long the machine needed to come up.
-func (s State) Took() time.Duration {
-	var first, last time.Time
-	for _, step := range s.Steps {
-		end := step.Began.Add(time.Duration(step.Seconds * float64(time.Second)))
-		if first.IsZero() || step.Began.Before(first) {
-			first = step.Began
-		}
-		if end.After(last) {
-			last = end
-		}
-	}
-	return last.Sub(first)
-}
-
-// LastWords returns the last error in the machine's log, "" when it ended
-// without one or has not started to write.
-func LastWords(d dirs.Dirs) string {
-	raw, err := os.ReadFile(LogFile(d))
-	if err != nil {
-		return ""
-	}
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	for i := len(lines) - 1; i >= 0 && i >= len(lines)-40; i-- {
-		if reason, ok := strings.CutPrefix(lines[i], "emerald: "); ok {
-			return reason
-		}
-		if strings.HasPrefix(lines[i], "panic: ") || strings.HasPrefix(lines[i], "fatal error: ") {
-			return lines[i]
-		}
-	}
-	return ""
 }
 
 // Pause waits for d or until ctx ends, whose error it then returns.
@@ -109,6 +73,7 @@ func unit(self string) string {
 Description=Emerald: Kubernetes, batteries included
 After=network-online.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart=` + self + ` ` + Command + `

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -76,9 +77,11 @@ const (
 	stepNode       = "node"
 )
 
-// Run is the machine. It blocks until ctx ends, and returns nil then, or the
-// first error that the machine cannot live with.
+// Run is the machine. It blocks until ctx ends, and returns nil then. When a
+// part ends with an error it waits a while, during which its state says why, and
+// returns what [Again] takes.
 func Run(ctx context.Context, o Options) error {
+	tries, began := takeTries(), time.Now()
 	lock, err := takeLock(ctx, o.Dirs)
 	if err != nil {
 		return err
@@ -89,10 +92,17 @@ func Run(ctx context.Context, o Options) error {
 	for _, b := range o.Batteries {
 		steps = append(steps, batteryStep(b.Name))
 	}
-	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...)}
+	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...), tries: tries}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serveState(ctx, o.Dirs, m.board, o.Log) })
-	group.Go(func() error { return m.run(ctx) })
+	group.Go(func() error { return boundLog(ctx, LogFile(o.Dirs), logSize, logInterval, o.Log) })
+	group.Go(func() error {
+		err := m.run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		return m.startAgain(ctx, err, began)
+	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -102,6 +112,7 @@ func Run(ctx context.Context, o Options) error {
 type machine struct {
 	Options
 	board *board
+	tries int // starts in a row that failed before this one
 }
 
 // run brings the parts up side by side: each waits only for what it needs.
@@ -259,13 +270,19 @@ func (m *machine) runCluster(ctx context.Context, client *rest.Config, image <-c
 			return fmt.Errorf("hand the data directory to battery %q: %w", b.Name, err)
 		}
 	}
-	installer, err := install.New(install.Options{
+	o := install.Options{
 		Kube: client, Batteries: m.Batteries, Version: Version, Log: m.Log.With("part", "installer"), Progress: m.showBatteries,
-		Site: battery.Site{
-			Domain: m.Domain, Image: ref, ClusterDomain: ClusterDomain,
-			DNSAddress: DNSAddress, RegistryAddress: RegistryAddress, DataDir: m.Dirs.Data,
-		},
-	})
+		Site: Site(m.Dirs, m.Domain, ref), FixedDomain: true,
+	}
+	spec, err := wish(m.Dirs)
+	if err != nil {
+		return err
+	}
+	if spec != nil {
+		o.Change = func(s *v1alpha1.PlatformSpec) { *s = *spec.DeepCopy() }
+		o.Changed = func() error { return forgetWish(m.Dirs) }
+	}
+	installer, err := install.New(o)
 	if err != nil {
 		return err
 	}

@@ -59,17 +59,36 @@ func LoadSettings(d dirs.Dirs) (Settings, error) {
 	return s, nil
 }
 
+// Check returns everything that is wrong with the settings.
+func (s Settings) Check() error {
+	var problems []error
+	for _, problem := range validation.IsDNS1123Label(s.Node) {
+		problems = append(problems, fmt.Errorf("name the machine %q: %s: choose one with --node", s.Node, problem))
+	}
+	if net.ParseIP(s.Address).To4() == nil {
+		problems = append(problems, fmt.Errorf("address %q is no IPv4 address: give one with --address", s.Address))
+	}
+	found := validation.IsDNS1123Subdomain(s.Domain)
+	if net.ParseIP(s.Domain) != nil {
+		found = []string{"it is an address"}
+	}
+	if len(s.Domain) > longestDomain {
+		found = append(found, fmt.Sprintf("must be no more than %d bytes", longestDomain))
+	}
+	for _, problem := range found {
+		problems = append(problems, fmt.Errorf("domain %q: %s: choose one like apps.example.com", s.Domain, problem))
+	}
+	return errors.Join(problems...)
+}
+
+// longestDomain leaves room for the names of apps and namespaces below it.
+const longestDomain = 190
+
 // SaveSettings checks and keeps the settings.
 func SaveSettings(d dirs.Dirs, s Settings) error {
 	s.DataVersion = dataVersion
-	if problems := validation.IsDNS1123Label(s.Node); len(problems) > 0 {
-		return fmt.Errorf("name the machine %q: %s: choose one with --node", s.Node, strings.Join(problems, ", "))
-	}
-	if net.ParseIP(s.Address).To4() == nil {
-		return fmt.Errorf("address %q is no IPv4 address: give one with --address", s.Address)
-	}
-	if problems := validation.IsDNS1123Subdomain(s.Domain); len(problems) > 0 {
-		return fmt.Errorf("domain %q: %s: choose one with --domain", s.Domain, strings.Join(problems, ", "))
+	if err := s.Check(); err != nil {
+		return err
 	}
 	raw, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

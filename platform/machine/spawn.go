@@ -17,9 +17,6 @@ import (
 // Command is the hidden command that becomes the machine.
 const Command = "machine"
 
-// LogFile is where the machine's process writes.
-func LogFile(d dirs.Dirs) string { return d.InData("log", "emerald.log") }
-
 // Spawn starts the machine's process in a session of its own, detached from
 // the caller, and returns its process ID without waiting for anything. A
 // second machine ends by itself at once, so Spawn may be called at any time.
@@ -93,5 +90,5 @@ func Halt(ctx context.Context, d dirs.Dirs, grace time.Duration) error {
 			return ctx.Err()
 		}
 	}
-	return fmt.Errorf("process %d does not end: look at %s", PID(d), LogFile(d))
+	return fmt.Errorf("process %d does not end: see its log: %s", PID(d), LogHint(d))
 }

@@ -31,6 +31,11 @@ type State struct {
 	Steps []Step `json:"steps"`
 	// Ready is true once every step is done.
 	Ready bool `json:"ready"`
+	// Took is how long, in seconds, it took until all were done for the first
+	// time, 0 before.
+	Took float64 `json:"took,omitempty"`
+	// Failure is why it does nothing now, nil while it lives.
+	Failure *Failure `json:"failure,omitempty"`
 }
 
 // Step is one thing the machine does to come up.
@@ -50,11 +55,12 @@ type Step struct {
 type board struct {
 	mu      sync.Mutex
 	state   State
+	began   time.Time
 	changed chan struct{} // closed and replaced on every change
 }
 
 func newBoard(version, binary string, steps ...string) *board {
-	b := &board{changed: make(chan struct{})}
+	b := &board{began: time.Now(), changed: make(chan struct{})}
 	b.state = State{PID: os.Getpid(), Version: version, Binary: binary}
 	for _, name := range steps {
 		b.state.Steps = append(b.state.Steps, Step{Name: name, Began: time.Now()})
@@ -78,10 +84,22 @@ func (b *board) update(name string, change func(*Step)) {
 	if b.state.Steps[i] == before {
 		return
 	}
-	if step := &b.state.Steps[i]; step.Done && !before.Done {
+	step := &b.state.Steps[i]
+	if before.Done && !step.Done {
+		step.Began, step.Seconds = time.Now(), 0 // it does its work anew
+	}
+	if step.Done && !before.Done {
 		step.Seconds = time.Since(step.Began).Seconds()
 		step.Waits, step.Error = "", ""
 	}
+	b.wake()
+}
+
+// fail records that the parts have ended.
+func (b *board) fail(f Failure) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Failure = &f
 	b.wake()
 }
 
@@ -98,7 +116,10 @@ func (b *board) drop(name string) {
 
 // wake makes a change visible. The caller holds the lock.
 func (b *board) wake() {
-	b.state.Ready = !slices.ContainsFunc(b.state.Steps, func(s Step) bool { return !s.Done })
+	b.state.Ready = b.state.Failure == nil && !slices.ContainsFunc(b.state.Steps, func(s Step) bool { return !s.Done })
+	if b.state.Ready && b.state.Took == 0 {
+		b.state.Took = time.Since(b.began).Seconds()
+	}
 	b.state.Revision++
 	close(b.changed)
 	b.changed = make(chan struct{})
