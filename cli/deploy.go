@@ -94,8 +94,8 @@ type deployed struct {
 
 func (d *deployment) run(cmd *cobra.Command, target string) error {
 	ctx, began := cmd.Context(), time.Now()
-	if d.output != "" && d.output != "json" {
-		return fmt.Errorf("output %q: use json, or leave it out", d.output)
+	if err := checkOutput(d.output); err != nil {
+		return err
 	}
 	dir, err := isFolder(target)
 	if err != nil {
@@ -225,6 +225,9 @@ func (d *deployment) change(cmd *cobra.Command) (client.Change, error) {
 		removed, remove := strings.CutSuffix(v, "-")
 		switch {
 		case given && name != "":
+			if err := client.CheckVariable(name); err != nil {
+				errs = append(errs, err)
+			}
 			c.Env[name] = &value
 		case remove && removed != "":
 			c.Env[removed] = nil
@@ -237,6 +240,9 @@ func (d *deployment) change(cmd *cobra.Command) (client.Change, error) {
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if err := client.CheckVariable(name); err != nil {
+			errs = append(errs, err)
 		}
 		c.Secrets[name] = value
 	}
@@ -384,10 +390,15 @@ func (d *deployment) build(ctx context.Context, kube *rest.Config, dir string, c
 func (d *deployment) resolve(ctx context.Context, apps *client.Client, ref string, change *client.Change) error {
 	image, err := apps.Resolve(ctx, d.namespace, ref)
 	switch {
+	case errors.Is(err, client.ErrUnreachable) && !strings.ContainsAny(ref, "/:@"):
+		return fmt.Errorf("deploy %q: there is no such folder here, and the registry where an image of that name would be cannot be asked: "+
+			"for a folder give its path, for an image its whole name, like docker.io/library/%s:latest", ref, ref)
 	case errors.Is(err, client.ErrUnreachable):
 		fmt.Fprintf(d.env.err, "note: %v: the cluster pulls it by that name\n", err)
 		change.Image = ref
 		return nil
+	case errors.Is(err, client.ErrNoImage):
+		return fmt.Errorf("deploy: %w: see what there is with: emerald registry list", err)
 	case err != nil:
 		return fmt.Errorf("deploy: %w", err)
 	}

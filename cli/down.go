@@ -20,7 +20,8 @@ func newDownCommand(e *env) *cobra.Command {
 continues where it was.
 
 With --wipe the data goes too, and nothing of Emerald is left on the machine: no
-file, mount, network device, firewall rule, control group or process.`,
+file, mount, network device, firewall rule, control group or process, and no
+trust in the platform's certificates. This program stays where it is.`,
 		Example: `  emerald down
   emerald down --wipe --yes`,
 		Args: cobra.NoArgs,
@@ -38,11 +39,13 @@ file, mount, network device, firewall rule, control group or process.`,
 					return err
 				}
 			}
+			// A note that cannot be read must not keep anybody from wiping.
+			files, noteErr := trusted(d)
 			if err := machine.Down(cmd.Context(), d, wipe, slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelWarn}))); err != nil {
 				return err
 			}
 			if wipe {
-				if err := unmergeKubeconfig(); err != nil {
+				if err := errors.Join(unmergeKubeconfig(), noteErr, forgetTrust(cmd.Context(), files)); err != nil {
 					return err
 				}
 				fmt.Fprintln(e.err, "Emerald is gone from this machine.")

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"k8s.io/client-go/rest"
@@ -30,6 +32,10 @@ type env struct {
 // context, the machine's own platform is meant, if there is one.
 func (e *env) restConfig() (*rest.Config, error) {
 	cfg, err := e.clientConfig().ClientConfig()
+	if err != nil && e.rootsOnly() {
+		return nil, fmt.Errorf("find the cluster: the one of this machine is root's: run it again with sudo, " +
+			"or get a kubeconfig of your own: mkdir -p ~/.kube && sudo emerald kubeconfig > ~/.kube/config")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find the cluster: %w: start one here with: emerald up", err)
 	}
@@ -70,6 +76,13 @@ func (e *env) kubeconfigPath() (path, context string) {
 		return admin, ""
 	}
 	return "", ""
+}
+
+// rootsOnly tells whether this machine has a platform that this user may not
+// rule.
+func (e *env) rootsOnly() bool {
+	_, err := os.Stat(defaultDirs().InData("conf", "admin.kubeconfig"))
+	return errors.Is(err, fs.ErrPermission)
 }
 
 // contextName is the context that `emerald up` writes into ~/.kube/config.

@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/emerald-platform/emerald/kit/durable"
 	"github.com/emerald-platform/emerald/platform/dirs"
@@ -21,7 +23,11 @@ func newKubeconfigCommand(e *env) *cobra.Command {
 		Use:   "kubeconfig",
 		Short: "Print a kubeconfig for this machine's cluster",
 		Long: `Prints a self-contained kubeconfig with the rights of the cluster's owner, to
-be carried to another computer. Treat it like a password.`,
+be carried to another computer. Treat it like a password. Its certificate ends
+within three months: when, is told on standard error; fetch a fresh one before.
+
+On the machine itself "emerald up" has put the context "emerald" into
+~/.kube/config. That one names files which the platform renews, and never ends.`,
 		Example: "  emerald kubeconfig > emerald.kubeconfig",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -33,14 +39,31 @@ be carried to another computer. Treat it like a password.`,
 			if err != nil {
 				return fmt.Errorf("encode the kubeconfig: %w", err)
 			}
-			_, err = e.out.Write(raw)
-			return err
+			if _, err = e.out.Write(raw); err != nil {
+				return err
+			}
+			if end, ok := endOf(cfg); ok {
+				fmt.Fprintf(e.err, "valid until %s; then fetch a fresh one in the same way\n", end.Format("2 January 2006"))
+			}
+			return nil
 		},
 	}
 }
 
-// ownKubeconfig returns the owner's way to the machine's cluster, with the
-// certificates inside. remote chooses the address that other computers reach.
+// endOf returns when the certificate in a self-contained kubeconfig ends.
+func endOf(cfg *api.Config) (time.Time, bool) {
+	for _, user := range cfg.AuthInfos {
+		if certs, err := certutil.ParseCertsPEM(user.ClientCertificateData); err == nil {
+			return certs[0].NotAfter, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// ownKubeconfig returns the owner's way to the machine's cluster: by the files
+// of its certificates, which are renewed in place and read anew by whoever uses
+// them, or, for other computers, by the address these reach and with the
+// certificates inside.
 func ownKubeconfig(d dirs.Dirs, remote bool) (*api.Config, error) {
 	cfg, err := clientcmd.LoadFromFile(d.InData("conf", "admin.kubeconfig"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,10 +75,10 @@ func ownKubeconfig(d dirs.Dirs, remote bool) (*api.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the owner's kubeconfig: %w", err)
 	}
-	if err := api.FlattenConfig(cfg); err != nil {
-		return nil, fmt.Errorf("read the owner's certificate: %w", err)
-	}
 	if remote {
+		if err := api.FlattenConfig(cfg); err != nil {
+			return nil, fmt.Errorf("read the owner's certificate: %w", err)
+		}
 		s, err := machine.LoadSettings(d)
 		if err != nil {
 			return nil, err

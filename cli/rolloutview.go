@@ -32,7 +32,7 @@ func followRollout(ctx context.Context, e *env, apps *client.Client, d *client.D
 			view.line("note: " + err.Error())
 		}
 		return app, nil
-	case errors.As(err, &failure) && failure.Refused:
+	case errors.As(err, &failure) && (failure.Refused || failure.NoImage()):
 		if undo := apps.Undo(ctx, d); undo != nil {
 			return nil, errors.Join(err, undo)
 		}

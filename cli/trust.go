@@ -61,7 +61,10 @@ it for platforms you run yourself.`,
 				_, err := e.out.Write(certs.PEM(roots))
 				return err
 			}
-			return e.trust(cmd, store, roots)
+			if err := e.trust(cmd, store, roots); err != nil {
+				return err
+			}
+			return noteTrust(defaultDirs(), kube.Host, store, roots)
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "take every platform's roots away from this host again")

@@ -17,6 +17,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,11 +122,16 @@ func (s Store) Add(ctx context.Context, certs []*x509.Certificate) ([]string, er
 		}
 		return nil, err
 	}
+	return s.Files(certs), nil
+}
+
+// Files returns where the certificates are kept once they are added.
+func (s Store) Files(certs []*x509.Certificate) []string {
 	var files []string
 	for _, c := range certs {
 		files = append(files, filepath.Join(s.Dir, fileName(c)))
 	}
-	return files, nil
+	return files
 }
 
 // Remove makes the host forget every certificate that Add has ever added and
@@ -138,12 +144,31 @@ func (s Store) Remove(ctx context.Context) ([]string, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
+	return s.Forget(ctx, files)
+}
+
+// Forget makes the host forget the certificates in these files, which Add
+// returned, and returns those that were still there. It needs the rights of
+// root.
+func (s Store) Forget(ctx context.Context, files []string) ([]string, error) {
+	var removed []string
 	for _, path := range files {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove an authority: %w", err)
+		if filepath.Dir(path) != s.Dir || !strings.HasPrefix(filepath.Base(path), prefix) {
+			return removed, fmt.Errorf("forget an authority: %s is no file of ours", path)
 		}
+		err := os.Remove(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return removed, fmt.Errorf("forget an authority: %w", err)
+		}
+		removed = append(removed, path)
 	}
-	return files, runHost(ctx, s.Purge)
+	if len(removed) == 0 {
+		return nil, nil
+	}
+	return removed, runHost(ctx, s.Purge)
 }
 
 // runHost runs a command of the host's own.

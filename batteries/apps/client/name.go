@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -20,6 +21,17 @@ var ErrName = errors.New("an app's name becomes part of its host name: use at mo
 func CheckName(name string) error {
 	if len(validation.IsDNS1123Label(name)) > 0 {
 		return fmt.Errorf("name %q: %w", name, ErrName)
+	}
+	return nil
+}
+
+// variableName is what the App type takes for the name of a variable.
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,255}$`)
+
+// CheckVariable returns an error unless name can name a variable of an App.
+func CheckVariable(name string) error {
+	if !variableName.MatchString(name) {
+		return fmt.Errorf("variable %q: a name is letters, digits and _, and begins with no digit: write it like LOG_LEVEL", name)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/validation"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -85,8 +84,8 @@ func ReadEnv(r io.Reader) (map[string]string, error) {
 			return nil, fmt.Errorf("line %d: %w", n, ErrEnvFile)
 		}
 		name = strings.TrimSpace(name)
-		if errs := validation.IsEnvVarName(name); len(errs) > 0 {
-			return nil, fmt.Errorf("line %d: %q cannot name a variable: %w", n, name, ErrEnvFile)
+		if err := CheckVariable(name); err != nil {
+			return nil, fmt.Errorf("line %d: %w: %w", n, err, ErrEnvFile)
 		}
 		value, err := unquote(strings.TrimSpace(value))
 		if err != nil {

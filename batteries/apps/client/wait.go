@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -29,8 +30,25 @@ type Failure struct {
 	Refused bool
 }
 
+// NoImage tells whether the copies do not run because their image cannot be had.
+func (f *Failure) NoImage() bool {
+	return kin(f.Reason) == "ImagePullBackOff" || f.Reason == "InvalidImageName"
+}
+
+// pullCause begins what a registry, or the way to it, said, in the kubelet's
+// long story of a pull.
+var pullCause = regexp.MustCompile(`(?:failed to do request: \w+ "[^"]*": |failed to resolve reference "[^"]*": )`)
+
 // Error explains the failure to a person, in one line.
 func (f *Failure) Error() string {
+	if f.NoImage() {
+		cause := f.Message
+		if all := pullCause.FindAllStringIndex(cause, -1); len(all) > 0 {
+			cause = cause[all[len(all)-1][1]:]
+		}
+		return fmt.Sprintf("app %q: image %q cannot be pulled: %s: check its name; images that are here are listed by: emerald registry list",
+			f.App.Name, f.App.Spec.Image, cause)
+	}
 	return fmt.Sprintf("app %q: %s: %s", f.App.Name, f.Reason, f.Message)
 }
 

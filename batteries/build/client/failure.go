@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -136,12 +137,27 @@ func (r *recorder) explain(ctx context.Context, err error) error {
 	return e
 }
 
-// rootCause drops BuildKit's "failed to solve: " and the like, which say
-// nothing.
+// plainWords say what BuildKit's words mean for who wrote the Dockerfile.
+var plainWords = []struct {
+	words *regexp.Regexp
+	plain string
+}{
+	{regexp.MustCompile(`^(?:failed to solve: |dockerfile parse error: |rpc error: code = \w+ desc = )+`), ""},
+	{regexp.MustCompile(`^(?:failed to compute cache key: )?failed to calculate checksum of ref \S+: ("[^"]*"): not found$`),
+		"$1 is not in the folder that is built, or its .dockerignore leaves it out"},
+	{regexp.MustCompile(`^(?:\S+: )?failed to resolve source metadata for (\S+): `), "base image $1 cannot be had: "},
+	{regexp.MustCompile(`^failed to push (\S+): (?:unknown: )?`), "push $1: "},
+	{regexp.MustCompile(`unexpected status from \w+ request to \S+: 502 Bad Gateway`), "its registry cannot be reached from here"},
+	{regexp.MustCompile(`^.*no space left on device.*$`),
+		"the disk of the machine that builds is full: make room on it; what builds keep goes with: emerald registry gc"},
+}
+
+// rootCause says what went wrong without BuildKit's "failed to solve: " and the
+// like.
 func rootCause(err error) error {
 	text := err.Error()
-	for _, prefix := range []string{"failed to solve: ", "dockerfile parse error: ", "rpc error: code = Unknown desc = "} {
-		text = strings.TrimPrefix(text, prefix)
+	for _, w := range plainWords {
+		text = w.words.ReplaceAllString(text, w.plain)
 	}
 	if text == err.Error() {
 		return err
