@@ -64,6 +64,9 @@ func apiServerFlags(o Options) []string {
 		"--service-account-signing-key-file=" + key(pki.ServiceAccounts),
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
+		// Who may run privileged pods is for Pod Security to say, namespace by
+		// namespace; without this, nobody may, in kube-system neither.
+		"--allow-privileged=true",
 		"--admission-control-config-file=" + filepath.Join(o.confDir(), admissionFile),
 		"--enable-bootstrap-token-auth=true",
 		"--authentication-config=" + filepath.Join(o.confDir(), authenticationFile),
