@@ -2,7 +2,6 @@ package dns
 
 import (
 	"fmt"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -49,14 +48,6 @@ func deployment() *appsv1.Deployment {
 					Ports: []corev1.ContainerPort{
 						{Name: "dns", ContainerPort: serverPort, Protocol: corev1.ProtocolUDP},
 						{Name: "dns-tcp", ContainerPort: serverPort, Protocol: corev1.ProtocolTCP},
-					},
-					// A server that drains says that it is not ready. It must not
-					// count as gone before another has taken its place.
-					ReadinessProbe: &corev1.Probe{
-						ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-							Path: "/readyz", Port: intstr.FromInt32(battery.ReadyPort),
-						}},
-						PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: int32(drainMax/time.Second) * 2,
 					},
 					Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
 						corev1.ResourceCPU:    resource.MustParse("50m"),

@@ -16,12 +16,18 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
-// health is what the health port says: alive always, ready when every battery
-// expected here has said so and nobody has asked us to go.
+// health is what the health port says: alive always, ready from when every
+// battery expected here has said so until the process ends.
+//
+// A process that was told to go stays ready while its batteries finish what is
+// under way. The pod's EndpointSlices say that it is terminating, which keeps
+// requests away as long as there is any other endpoint; where there is none,
+// kube-proxy and the gateway send them to one that terminates and still serves
+// (KEP-1669). Serving is what readiness says: taking it back would leave a
+// battery with one copy without an endpoint until its successor is ready.
 type health struct {
 	mu      sync.Mutex
 	waiting map[string]bool
-	ends    bool
 	changed func(name string) // called without the lock; may be nil
 }
 
@@ -46,20 +52,10 @@ func (h *health) ready(name string) {
 	}
 }
 
-// stopping takes readiness back: whoever sends requests should stop.
-func (h *health) stopping() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ends = true
-}
-
 // missing returns why the workload is not ready, "" when it is.
 func (h *health) missing() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ends {
-		return "the process is stopping"
-	}
 	var names []string
 	for n := range h.waiting {
 		names = append(names, n)

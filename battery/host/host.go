@@ -104,7 +104,6 @@ func Run(ctx context.Context, o Options) error {
 	// The port answers until the last battery has stopped.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	g, running := errgroup.WithContext(ctx)
-	defer context.AfterFunc(running, h.stopping)()
 	g.Go(func() error {
 		defer stopServing()
 		if o.What == Controllers || o.What == Node {
