@@ -149,17 +149,19 @@ func (e *entry) start(ctx context.Context, i cache.SharedIndexInformer) {
 
 // listen wakes the run loop at every change.
 func (e *entry) listen(i cache.SharedIndexInformer) error {
-	wake := func(any) {
-		select {
-		case e.changed <- struct{}{}:
-		default:
-		}
-	}
-	_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: wake, UpdateFunc: func(_, o any) { wake(o) }, DeleteFunc: wake})
+	wake := func(any) { e.wake() }
+	_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: wake, UpdateFunc: func(_, _ any) { e.wake() }, DeleteFunc: wake})
 	if err != nil {
 		return fmt.Errorf("watch the cluster: %w", err)
 	}
 	return nil
+}
+
+func (e *entry) wake() {
+	select {
+	case e.changed <- struct{}{}:
+	default:
+	}
 }
 
 // withoutHistory drops who changed what when.
@@ -193,13 +195,18 @@ func (e *entry) sync(ctx context.Context) error {
 		return err
 	}
 	var ways []way
+	complete := true
 	for name, s := range ours {
-		if f := e.followed[name]; f.slices.HasSynced() {
-			ways = append(ways, waysOf(s, endpointSlices(f.slices), e.Node)...)
-		}
+		f := e.followed[name]
+		complete = complete && f.slices.HasSynced()
+		ways = append(ways, waysOf(s, endpointSlices(f.slices), e.Node)...)
 	}
-	if err := e.table.write(ctx, ways); err != nil {
-		return err
+	// The table may be there from before this process: what is not known yet
+	// must not be taken out of it.
+	if complete {
+		if err := e.table.write(ctx, ways); err != nil {
+			return err
+		}
 	}
 	for _, s := range ours {
 		if err := e.publish(ctx, s); err != nil {
@@ -231,6 +238,12 @@ func (e *entry) follow(ctx context.Context, ours map[types.NamespacedName]*corev
 		ctx, cancel := context.WithCancel(ctx)
 		e.followed[name] = &followed{slices: i, cancel: cancel}
 		e.start(ctx, i)
+		// A Service without endpoints brings no event.
+		e.waiting.Go(func() {
+			if cache.WaitForCacheSync(ctx.Done(), i.HasSynced) {
+				e.wake()
+			}
+		})
 	}
 	return nil
 }
