@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,9 +22,11 @@ import (
 	"google.golang.org/grpc/codes"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
@@ -85,14 +88,24 @@ func connect(ctx context.Context, kube *rest.Config, req Request) (*connection, 
 	return c, nil
 }
 
-// open connects to a builder that is ready.
+// patience is how long a builder may be away: it, or the machine it runs on, may
+// have just been started again.
+const patience = 30 * time.Second
+
+// open connects to a builder that is ready, for which it waits a while.
 func (c *connection) open(ctx context.Context, kube *rest.Config, api kubernetes.Interface, token string) error {
-	namespace := battery.NamespaceOf(name)
-	pod, err := findBuilder(ctx, api, namespace)
+	var t *tunnel
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		t, last = reach(ctx, kube, api)
+		if apierrors.IsForbidden(last) {
+			return false, last
+		}
+		return last == nil, nil
+	})
 	if err != nil {
-		return err
+		return cmp.Or(last, err)
 	}
-	t := &tunnel{kube: kube, namespace: namespace, pod: pod}
 	opts := []buildkit.ClientOpt{buildkit.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return t.dial(ctx) })}
 	if token != "" {
 		opts = append(opts, buildkit.WithGRPCDialOption(grpc.WithPerRPCCredentials(bearer(token))))
@@ -102,6 +115,20 @@ func (c *connection) open(ctx context.Context, kube *rest.Config, api kubernetes
 	}
 	c.shutdown = append(c.shutdown, t.close, c.solver.Close)
 	return nil
+}
+
+// reach opens a way to a builder that is ready. The kubelet of a machine that
+// has just started may not know its pods yet.
+func reach(ctx context.Context, kube *rest.Config, api kubernetes.Interface) (*tunnel, error) {
+	namespace := battery.NamespaceOf(name)
+	pod, err := findBuilder(ctx, api, namespace)
+	if err != nil {
+		return nil, err
+	}
+	t := &tunnel{kube: kube, namespace: namespace, pod: pod}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t, t.connect()
 }
 
 // ErrNotAllowed says that the builder does not accept a token.
@@ -212,23 +239,31 @@ type tunnel struct {
 	conn httpstream.Connection
 }
 
-// dial opens one more connection to the builder.
-func (t *tunnel) dial(context.Context) (net.Conn, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// connect makes sure that there is a connection that lives. The caller holds the
+// lock.
+func (t *tunnel) connect() error {
 	if t.conn != nil {
 		select {
 		case <-t.conn.CloseChan():
 			t.conn = nil // it broke; the builder may still be there
 		default:
+			return nil
 		}
 	}
-	if t.conn == nil {
-		conn, err := t.open()
-		if err != nil {
-			return nil, fmt.Errorf("open a way to the builder: %w", err)
-		}
-		t.conn = conn
+	conn, err := t.open()
+	if err != nil {
+		return fmt.Errorf("open a way to the builder: %w", err)
+	}
+	t.conn = conn
+	return nil
+}
+
+// dial opens one more connection to the builder.
+func (t *tunnel) dial(context.Context) (net.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.connect(); err != nil {
+		return nil, err
 	}
 	// A port-forward carries pairs of streams, one for data, one for the
 	// error that ends it (KEP-4006, and the protocol it tunnels).
