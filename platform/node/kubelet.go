@@ -151,6 +151,9 @@ func kubeletConfiguration(o Options, resolvConf string) (*kubeletconfig.KubeletC
 	// must not wait for them twice.
 	c.ShutdownGracePeriod = metav1.Duration{}
 	c.ShutdownGracePeriodCriticalPods = metav1.Duration{}
+	// What dies comes back: a container that ended several times within ten
+	// minutes waits half a minute, not five.
+	c.CrashLoopBackOff.MaxContainerRestartPeriod = &metav1.Duration{Duration: 30 * time.Second}
 
 	// Names.
 	c.ClusterDomain = o.ClusterDomain
