@@ -116,8 +116,21 @@ func (l *Lab) claim() (bool, error) {
 		}
 		return false, err
 	}
-	l.lock = f
-	return true, nil
+	// Whoever had the number may have removed the file after we opened it: then
+	// this is the lock of nothing, and the next one would claim the number too.
+	opened, err := f.Stat()
+	if err == nil {
+		var there os.FileInfo
+		if there, err = os.Stat(f.Name()); err == nil && os.SameFile(opened, there) {
+			l.lock = f
+			return true, nil
+		}
+	}
+	f.Close()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	return false, nil
 }
 
 // clear removes a lab whose process is gone: its machines are what its
