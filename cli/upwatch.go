@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/emerald-platform/emerald/platform/dirs"
@@ -29,10 +30,11 @@ type upWatch struct {
 	dirs dirs.Dirs
 	view *stepView
 
-	pid   int       // the process that was last seen
-	lives int       // how many processes were seen
-	tries int       // the failed starts that were told about
-	gone  time.Time // since when nobody is the machine
+	pid    int       // the process that was last seen
+	lives  int       // how many processes were seen
+	tries  int       // the failed starts that were told about
+	reason string    // of the last of them
+	gone   time.Time // since when nobody is the machine
 }
 
 // wait shows the machine's steps as they happen and returns when all are done.
@@ -78,11 +80,17 @@ func (w *upWatch) failed(f *machine.Failure) error {
 		return nil
 	}
 	w.tries = f.Tries
+	reason := strings.ReplaceAll(f.Reason, "\n", "; ")
 	if f.Tries >= enough {
-		return fmt.Errorf("boot the platform: %s: this happened %d times, and is tried again in the background: "+
-			"mend it and run again: emerald up, or give up with: emerald down; its log: %s", f.Reason, f.Tries, machine.LogHint(w.dirs))
+		return fmt.Errorf("boot the platform: %s\nThis happened %d times, and is tried again in the background. Mend it and run again: emerald up, "+
+			"or give up with: emerald down. Its log: %s", reason, f.Tries, machine.LogHint(w.dirs))
 	}
-	w.view.note(fmt.Sprintf("the platform stopped and starts again in %s: %s", time.Until(f.Again).Round(time.Second), f.Reason))
+	note := fmt.Sprintf("the platform stopped, and starts again in %s", time.Until(f.Again).Round(time.Second))
+	if reason != w.reason {
+		note += ": " + reason
+	}
+	w.view.note(note)
+	w.reason = reason
 	return nil
 }
 

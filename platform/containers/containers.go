@@ -150,11 +150,10 @@ func (r *Runtime) start(ctx context.Context) error {
 		if err := durable.WriteFile(filepath.Join(d.Containerd(), "config.toml"), config, 0o600); err != nil {
 			return fmt.Errorf("write containerd's configuration: %w", err)
 		}
-		if p, err = r.spawn(exe, identity, env); err != nil {
+		if p, err = r.spawnAnswering(ctx, exe, identity, env); err != nil {
 			return err
 		}
-	}
-	if err := r.await(ctx, p); err != nil {
+	} else if err := r.await(ctx, p); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -213,11 +212,38 @@ func (r *Runtime) adopt(ctx context.Context, identity string) (*process, error) 
 	return nil, p.end(ctx, stopTimeout)
 }
 
-// spawn starts a new runtime as a child in a session of its own.
-func (r *Runtime) spawn(exe, identity string, env []string) (*process, error) {
+// spawnAnswering starts a new runtime and returns when it answers. State that
+// keeps it from starting is put away, once.
+func (r *Runtime) spawnAnswering(ctx context.Context, exe, identity string, env []string) (*process, error) {
+	d := r.options.Dirs
+	for healed := false; ; healed = true {
+		p, from, err := r.spawn(exe, identity, env)
+		if err != nil {
+			return nil, err
+		}
+		if err = r.await(ctx, p); err == nil {
+			return p, nil
+		}
+		words := lastWords(d, from)
+		if why := whyEnded(words); why != "" {
+			err = fmt.Errorf("%w: %s", err, why)
+		}
+		if healed || ctx.Err() != nil || !damage.MatchString(words) {
+			return nil, err
+		}
+		if err := putAway(d); err != nil {
+			return nil, err
+		}
+		r.options.Log.Warn("the container runtime's state is damaged: it is made anew", "error", err)
+	}
+}
+
+// spawn starts a new runtime as a child in a session of its own. It also
+// returns where in the file of its standard error its words begin.
+func (r *Runtime) spawn(exe, identity string, env []string) (*process, int64, error) {
 	d := r.options.Dirs
 	if err := (cgroup.Tree{Root: r.options.CgroupRoot}).Create(cgroup.Runtime); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	task, err := json.Marshal(order{
 		Identity:   identity,
@@ -226,18 +252,24 @@ func (r *Runtime) spawn(exe, identity string, env []string) (*process, error) {
 		CgroupRoot: r.options.CgroupRoot,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("describe containerd's task: %w", err)
+		return nil, 0, fmt.Errorf("describe containerd's task: %w", err)
 	}
 	// What comes before logging is set up, or after a crash: rare and short.
-	stderr, err := os.OpenFile(filepath.Join(d.Log(), "containerd.stderr"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	stderr, err := os.OpenFile(stderrFile(d), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("start containerd: %w", err)
+		return nil, 0, fmt.Errorf("start containerd: %w", err)
 	}
 	defer stderr.Close()
-	if st, err := stderr.Stat(); err == nil && st.Size() > 1<<20 {
+	st, err := stderr.Stat()
+	if err != nil {
+		return nil, 0, fmt.Errorf("start containerd: %w", err)
+	}
+	from := st.Size()
+	if from > 1<<20 {
 		if err := stderr.Truncate(0); err != nil {
-			return nil, fmt.Errorf("start containerd: %w", err)
+			return nil, 0, fmt.Errorf("start containerd: %w", err)
 		}
+		from = 0
 	}
 	cmd := exec.Command(exe, "containerd", "--config", filepath.Join(d.Containerd(), "config.toml"))
 	cmd.Args[0] = "emerald"
@@ -248,10 +280,10 @@ func (r *Runtime) spawn(exe, identity string, env []string) (*process, error) {
 	// group must not end the containers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start containerd: %w", err)
+		return nil, 0, fmt.Errorf("start containerd: %w", err)
 	}
 	r.options.Log.Info("container runtime started", "pid", cmd.Process.Pid)
-	return watchChild(cmd), nil
+	return watchChild(cmd), from, nil
 }
 
 // await returns when the runtime p answers CRI requests.

@@ -97,10 +97,12 @@ func authentication() *apiserverv1.AuthenticationConfiguration {
 // every secret.
 func ensureEncryption(o Options) error {
 	path := filepath.Join(o.confDir(), encryptionFile)
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for %s: %w", path, err)
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		return checkEncryption(path, raw)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the key that encrypts secrets: %w", err)
 	}
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
@@ -120,6 +122,30 @@ func ensureEncryption(o Options) error {
 			},
 		}},
 	})
+}
+
+// errDamaged means that a file does not hold what it should.
+var errDamaged = errors.New("it is damaged")
+
+// checkEncryption refuses a file without a key, which kube-apiserver would
+// refuse with words that help nobody.
+func checkEncryption(path string, raw []byte) error {
+	have := &apiserverv1.EncryptionConfiguration{}
+	if yaml.Unmarshal(raw, have) == nil {
+		for _, r := range have.Resources {
+			for _, p := range r.Providers {
+				if p.Secretbox == nil {
+					continue
+				}
+				for _, k := range p.Secretbox.Keys {
+					if key, err := base64.StdEncoding.DecodeString(k.Secret); err == nil && len(key) == 32 && len(r.Resources) > 0 {
+						return nil
+					}
+				}
+			}
+		}
+	}
+	return fmt.Errorf("read the key that encrypts secrets, %s: %w: restore it from a backup, or start over with: emerald down --wipe", path, errDamaged)
 }
 
 // auditPolicy records who changed what, and who looked at secrets; never

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -64,6 +65,18 @@ func lastError(log string) string {
 		// The trace of every goroutine may follow.
 		if strings.HasPrefix(lines[i], "panic: ") || strings.HasPrefix(lines[i], "fatal error: ") {
 			return lines[i]
+		}
+	}
+	return lastLogged(lines)
+}
+
+// lastLogged returns the last record of an error: upstream's code ends the
+// process after it.
+func lastLogged(lines []string) string {
+	for i := len(lines) - 1; i >= 0 && i >= len(lines)-10; i-- {
+		var record struct{ Level, Msg, Err, Error string }
+		if json.Unmarshal([]byte(lines[i]), &record) == nil && record.Level == "ERROR" {
+			return strings.TrimSuffix(record.Msg+": "+record.Err+record.Error, ": ")
 		}
 	}
 	return ""

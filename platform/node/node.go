@@ -14,7 +14,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -112,6 +114,9 @@ func Run(ctx context.Context, o Options) error {
 	if err := forgetStaleIdentity(o); err != nil {
 		return err
 	}
+	if err := dropDamaged(o); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return resolver.run(ctx, o.Log) })
 	group.Go(func() error { return runKubelet(ctx, o, resolver.path) })
@@ -143,11 +148,13 @@ func identity(ctx context.Context, d dirs.Dirs) (*rest.Config, error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := os.Stat(filepath.Join(d.KubeletPKI(), "kubelet-client-current.pem"))
-		if err == nil {
+		// The kubelet writes its kubeconfig last; both may be there already.
+		_, certErr := os.Stat(filepath.Join(d.KubeletPKI(), "kubelet-client-current.pem"))
+		_, err := os.Stat(d.KubeletKubeconfig())
+		if err = errors.Join(certErr, err); err == nil {
 			break
 		}
-		if !os.IsNotExist(err) {
+		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("look for the node's certificate: %w", err)
 		}
 		select {

@@ -268,7 +268,7 @@ func (p *PKI) ensureServiceAccountKey() error {
 	if _, err := readKey(path); err == nil {
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the service account key: %w: restore %s from a backup", err, p.dir)
+		return fmt.Errorf("read the service account key: %w: restore it from a backup, or have a new one made, which ends the tokens that pods hold: rm %s", err, path)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
