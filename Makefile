@@ -65,6 +65,10 @@ unit: $(RUNTIME) lint ## Unit tests.
 conformance-oci: ## The OCI distribution suite against our registry; writes docs/conformance/oci.md.
 	GO=go e2e/oci-conformance/run docs/conformance/oci.md
 
+.PHONY: conformance-kubernetes
+conformance-kubernetes: build ## Upstream's conformance tests against the platform in the lab; writes docs/conformance/kubernetes.md (root).
+	GO=go e2e/kubernetes-conformance/run docs/conformance/kubernetes.md
+
 .PHONY: conformance-gateway
 conformance-gateway: build ## The Gateway API suite against the platform in the lab; writes docs/conformance/gateway.md (root).
 	GO=go e2e/gateway-conformance/run docs/conformance/gateway.md
@@ -72,3 +76,8 @@ conformance-gateway: build ## The Gateway API suite against the platform in the 
 .PHONY: e2e
 e2e: build ## Boot whole machines in the lab and do whole jobs on them (root).
 	EMERALD_BIN=$(CURDIR)/bin/emerald go test -vet=off -count=1 -p 1 -timeout 40m -tags e2e ./e2e/...
+
+.PHONY: bench
+bench: build ## Measure beside upstream and other proxies; writes bench/README.md (ONLY=start,memory,deploy,gateway,size,build).
+	go build -o bin/bench/bench ./bench
+	bin/bench/bench -emerald bin/emerald -ldflags '$(LDFLAGS)' -only '$(ONLY)'

@@ -131,6 +131,22 @@ func (m *Machine) Do(f func() error) error { return m.ns.do(f) }
 // CgroupRoot is the control group that holds the machine's processes.
 func (m *Machine) CgroupRoot() string { return m.tree().Root }
 
+// Processes returns every process of the machine: those in its control groups,
+// and those in its network namespace. Some may have ended meanwhile.
+func (m *Machine) Processes() ([]int, error) {
+	pids, err := m.tree().Processes("")
+	if err != nil {
+		return nil, fmt.Errorf("list the processes of machine %q: %w", m.Name, err)
+	}
+	outside, err := m.ns.processes()
+	if err != nil {
+		return nil, fmt.Errorf("list the processes of machine %q: %w", m.Name, err)
+	}
+	pids = append(pids, outside...)
+	slices.Sort(pids)
+	return slices.Compact(pids), nil
+}
+
 // Dial connects as a program on the machine would.
 func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return m.ns.dial(ctx, network, address)

@@ -4,7 +4,8 @@
 //	go run ./batteries/gateway/internal/standalone -routes 5000 -http 8080 -https 8443 -backend 127.0.0.1:9000
 //
 // Route n serves the host app-n.example.org under the paths / and /api.
-// The certificate is made at the start and signed by nobody.
+// Unless -cert and -key name another, the certificate is made at the start and
+// signed by nobody.
 package main
 
 import (
@@ -37,6 +38,8 @@ func main() {
 	plain := flag.Uint("http", 8080, "port for HTTP")
 	secure := flag.Uint("https", 8443, "port for HTTPS")
 	backend := flag.String("backend", "127.0.0.1:9000", "address of the backend")
+	certFile := flag.String("cert", "", "file with the certificate; else one is made")
+	keyFile := flag.String("key", "", "file with the certificate's key")
 	collect := flag.Int("gc", 200, "percent for the garbage collector, as the battery sets it")
 	profile := flag.String("profile", "", "file to write a profile of the processor's time to")
 	flag.Parse()
@@ -54,13 +57,17 @@ func main() {
 	debug.SetGCPercent(*collect)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *routes, uint16(*plain), uint16(*secure), *backend); err != nil {
+	cert, err := certificate(*certFile, *keyFile)
+	if err == nil {
+		err = run(ctx, *routes, uint16(*plain), uint16(*secure), *backend, cert)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "standalone:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, routes int, plain, secure uint16, backend string) error {
+func run(ctx context.Context, routes int, plain, secure uint16, backend string, cert *tls.Certificate) error {
 	server := proxy.New(proxy.Options{
 		Log: slog.New(slog.DiscardHandler), Metrics: proxy.NewMetrics(),
 		Upstream: upstream.Options{ConnectTimeout: 3 * time.Second, IdleTimeout: 50 * time.Second, MaxIdle: 256},
@@ -69,10 +76,6 @@ func run(ctx context.Context, routes int, plain, secure uint16, backend string) 
 	})
 	id := model.BackendID{Namespace: "ns", Service: "app", Port: 80}
 	server.SetEndpoints(upstream.Service{Namespace: id.Namespace, Name: id.Service, Port: id.Port}, []string{backend})
-	cert, err := certificate()
-	if err != nil {
-		return err
-	}
 	l := model.Listener{Certificates: []*tls.Certificate{cert}}
 	for i := range routes {
 		name := fmt.Sprintf("ns/app-%d", i)
@@ -97,7 +100,12 @@ func run(ctx context.Context, routes int, plain, secure uint16, backend string) 
 	return server.Run(ctx)
 }
 
-func certificate() (*tls.Certificate, error) {
+// certificate reads the certificate, or makes one where certFile is empty.
+func certificate(certFile, keyFile string) (*tls.Certificate, error) {
+	if certFile != "" {
+		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+		return &cert, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
