@@ -217,15 +217,7 @@ func (c *Controller) writeStatuses(ctx context.Context, s *translate.Statuses) e
 			return writeStatus(ctx, c, w.Object, func(o *gatewayv1.Gateway) any {
 				status := *w.Status.DeepCopy()
 				status.Conditions = translate.MergeConditions(o.Status.Conditions, status.Conditions, t)
-				for i := range status.Listeners {
-					var old []metav1.Condition
-					for _, l := range o.Status.Listeners {
-						if l.Name == status.Listeners[i].Name {
-							old = l.Conditions
-						}
-					}
-					status.Listeners[i].Conditions = translate.MergeConditions(old, status.Listeners[i].Conditions, t)
-				}
+				mergeListeners(o.Status.Listeners, status.Listeners, ofListener, t)
 				o.Status = status
 				return &o.Status
 			})
@@ -236,15 +228,7 @@ func (c *Controller) writeStatuses(ctx context.Context, s *translate.Statuses) e
 			return writeStatus(ctx, c, w.Object, func(o *gatewayv1.ListenerSet) any {
 				status := *w.Status.DeepCopy()
 				status.Conditions = translate.MergeConditions(o.Status.Conditions, status.Conditions, t)
-				for i := range status.Listeners {
-					var old []metav1.Condition
-					for _, l := range o.Status.Listeners {
-						if l.Name == status.Listeners[i].Name {
-							old = l.Conditions
-						}
-					}
-					status.Listeners[i].Conditions = translate.MergeConditions(old, status.Listeners[i].Conditions, t)
-				}
+				mergeListeners(o.Status.Listeners, status.Listeners, ofSetListener, t)
 				o.Status = status
 				return &o.Status
 			})
@@ -253,7 +237,7 @@ func (c *Controller) writeStatuses(ctx context.Context, s *translate.Statuses) e
 	for _, w := range s.HTTPRoutes {
 		group.Go(func() error {
 			return writeStatus(ctx, c, w.Object, func(o *gatewayv1.HTTPRoute) any {
-				o.Status.Parents = c.mergeParents(o.Status.Parents, w.Status, t)
+				o.Status.Parents = mergeOurs(c.Settings.Controller, o.Status.Parents, w.Status, ofParent, t)
 				return &o.Status
 			})
 		})
@@ -261,7 +245,7 @@ func (c *Controller) writeStatuses(ctx context.Context, s *translate.Statuses) e
 	for _, w := range s.GRPCRoutes {
 		group.Go(func() error {
 			return writeStatus(ctx, c, w.Object, func(o *gatewayv1.GRPCRoute) any {
-				o.Status.Parents = c.mergeParents(o.Status.Parents, w.Status, t)
+				o.Status.Parents = mergeOurs(c.Settings.Controller, o.Status.Parents, w.Status, ofParent, t)
 				return &o.Status
 			})
 		})
@@ -269,7 +253,7 @@ func (c *Controller) writeStatuses(ctx context.Context, s *translate.Statuses) e
 	for _, w := range s.Policies {
 		group.Go(func() error {
 			return writeStatus(ctx, c, w.Object, func(o *gatewayv1.BackendTLSPolicy) any {
-				o.Status.Ancestors = c.mergeAncestors(o.Status.Ancestors, w.Status, t)
+				o.Status.Ancestors = mergeOurs(c.Settings.Controller, o.Status.Ancestors, w.Status, ofAncestor, t)
 				return &o.Status
 			})
 		})
@@ -302,51 +286,4 @@ func writeStatus[O client.Object](ctx context.Context, c *Controller, translated
 		return fmt.Errorf("write the status of %T %s: %w", translated, name, err)
 	}
 	return nil
-}
-
-// mergeParents replaces our entries of a route's status and keeps those of
-// other controllers.
-func (c *Controller) mergeParents(old, ours []gatewayv1.RouteParentStatus, t metav1.Time) []gatewayv1.RouteParentStatus {
-	out := []gatewayv1.RouteParentStatus{}
-	for _, p := range old {
-		if p.ControllerName != c.Settings.Controller {
-			out = append(out, p)
-		}
-	}
-	for _, p := range ours {
-		p = *p.DeepCopy()
-		i := slices.IndexFunc(old, func(o gatewayv1.RouteParentStatus) bool {
-			return o.ControllerName == p.ControllerName && equality.Semantic.DeepEqual(o.ParentRef, p.ParentRef)
-		})
-		var before []metav1.Condition
-		if i >= 0 {
-			before = old[i].Conditions
-		}
-		p.Conditions = translate.MergeConditions(before, p.Conditions, t)
-		out = append(out, p)
-	}
-	return out
-}
-
-// mergeAncestors is mergeParents for policies.
-func (c *Controller) mergeAncestors(old, ours []gatewayv1.PolicyAncestorStatus, t metav1.Time) []gatewayv1.PolicyAncestorStatus {
-	out := []gatewayv1.PolicyAncestorStatus{}
-	for _, a := range old {
-		if a.ControllerName != c.Settings.Controller {
-			out = append(out, a)
-		}
-	}
-	for _, a := range ours {
-		a = *a.DeepCopy()
-		i := slices.IndexFunc(old, func(o gatewayv1.PolicyAncestorStatus) bool {
-			return o.ControllerName == a.ControllerName && equality.Semantic.DeepEqual(o.AncestorRef, a.AncestorRef)
-		})
-		var before []metav1.Condition
-		if i >= 0 {
-			before = old[i].Conditions
-		}
-		a.Conditions = translate.MergeConditions(before, a.Conditions, t)
-		out = append(out, a)
-	}
-	return out
 }
