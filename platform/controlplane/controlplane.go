@@ -39,6 +39,7 @@ const (
 	APIPort               = 6443
 	EtcdClientPort        = 2379
 	EtcdPeerPort          = 2380
+	EtcdHTTPPort          = 2382 // health and metrics
 	ControllerManagerPort = 10257
 	SchedulerPort         = 10259
 )

@@ -87,7 +87,6 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.Close()
-	limitMemory()
 	steps := []string{stepKeys, stepContainers, stepImage, stepAPI, stepNode}
 	for _, b := range o.Batteries {
 		steps = append(steps, batteryStep(b.Name))
@@ -95,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...), tries: tries}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serveState(ctx, o.Dirs, m.board, o.Log) })
+	group.Go(func() error { return tendMemory(ctx, o.Log) })
 	group.Go(func() error { return boundLog(ctx, LogFile(o.Dirs), logSize, logInterval, o.Log) })
 	group.Go(func() error {
 		err := m.run(ctx)

@@ -21,6 +21,7 @@ func Preflight(ctx context.Context, d dirs.Dirs, s Settings) error {
 			{Network: "tcp", Number: controlplane.APIPort, For: "the Kubernetes API"},
 			{Network: "tcp", Address: loopback, Number: controlplane.EtcdClientPort, For: "etcd"},
 			{Network: "tcp", Address: s.Address, Number: controlplane.EtcdPeerPort, For: "etcd"},
+			{Network: "tcp", Address: loopback, Number: controlplane.EtcdHTTPPort, For: "etcd"},
 			{Network: "tcp", Address: loopback, Number: controlplane.ControllerManagerPort, For: "kube-controller-manager"},
 			{Network: "tcp", Address: loopback, Number: controlplane.SchedulerPort, For: "kube-scheduler"},
 			{Network: "tcp", Number: uint16(node.DefaultPorts.Kubelet), For: "the kubelet"},

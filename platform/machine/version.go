@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,12 +29,4 @@ func BinaryID(path string) string {
 		return ""
 	}
 	return fmt.Sprintf("%x-%x-%x.%x", st.Ino, st.Size, st.Mtim.Sec, st.Mtim.Nsec)
-}
-
-// limitMemory keeps the many components in one heap from letting it grow to
-// twice what they use: a busy garbage collector is cheaper than the memory.
-func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 }
