@@ -35,6 +35,7 @@ func newAppCommand(e *env) *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVarP(&a.namespace, "namespace", "n", "", "the namespace the app is in")
 	cmd.AddCommand(a.list(), a.show(), a.logs(), a.scale(), a.rollback(), a.delete(), a.eject())
+	e.explainSilence(cmd)
 	return cmd
 }
 

@@ -56,6 +56,7 @@ The image's full name, by digest, is printed when it is there.`,
 	f.BoolVar(&b.print, "print-dockerfile", false, "print how the folder is built, and build nothing")
 	f.StringVar(&b.progress, "progress", "auto", `"auto", "plain" for lines, "tty" for a live view, "quiet"`)
 	f.StringVarP(&b.output, "output", "o", "", `"json" for a machine to read`)
+	e.explainSilence(cmd)
 	return cmd
 }
 

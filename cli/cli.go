@@ -26,8 +26,6 @@ import (
 // vendor's own program is this call with batteries appended to the list.
 func Main(all []battery.Battery) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// Upstream's packages have put flags of theirs here, which cobra would show.
-	pflag.CommandLine = pflag.NewFlagSet("emerald", pflag.ContinueOnError)
 	e := &env{batteries: all, in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	root := newRoot(e)
 	root.SetArgs(solverArgs(os.Args[1:]))
@@ -96,6 +94,8 @@ func defaultDirs() dirs.Dirs {
 }
 
 func newRoot(e *env) *cobra.Command {
+	// Upstream's packages have put flags of theirs here, which cobra would show.
+	pflag.CommandLine = pflag.NewFlagSet("emerald", pflag.ContinueOnError)
 	root := &cobra.Command{
 		Use:   "emerald",
 		Short: "Kubernetes, batteries included",

@@ -36,7 +36,11 @@ type deployment struct {
 	dockerfile, output string
 }
 
-func newDeployCommand(e *env) *cobra.Command { return deployCommand(&deployment{env: e}) }
+func newDeployCommand(e *env) *cobra.Command {
+	cmd := deployCommand(&deployment{env: e})
+	e.explainSilence(cmd)
+	return cmd
+}
 
 func deployCommand(d *deployment) *cobra.Command {
 	cmd := &cobra.Command{

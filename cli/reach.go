@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,6 +42,30 @@ func explain(ctx context.Context, cfg *rest.Config, err error) error {
 		return fmt.Errorf("the API server at %s does not answer: %w: start the platform with: emerald up", cfg.Host, err)
 	}
 	return err
+}
+
+// explainSilence makes every command below cmd say what to do when the API
+// server does not answer.
+func (e *env) explainSilence(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		e.explainSilence(c)
+	}
+	run := cmd.RunE
+	if run == nil {
+		return
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		var request *url.Error
+		if !errors.As(err, &request) {
+			return err
+		}
+		cfg, cfgErr := e.restConfig()
+		if cfgErr != nil || !strings.HasPrefix(request.URL, cfg.Host) {
+			return err
+		}
+		return explain(context.WithoutCancel(cmd.Context()), cfg, err)
+	}
 }
 
 // comingUp returns what the platform on this machine is doing to come up, ""

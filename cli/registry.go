@@ -33,6 +33,7 @@ func newRegistryCommand(e *env) *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVarP(&r.namespace, "namespace", "n", "", "the namespace whose images are meant")
 	cmd.AddCommand(r.login(), r.list(), r.delete(), r.collect())
+	e.explainSilence(cmd)
 	return cmd
 }
 

@@ -69,6 +69,7 @@ it for platforms you run yourself.`,
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "take every platform's roots away from this host again")
 	cmd.Flags().BoolVar(&toStdout, "print", false, "write the roots to standard output as PEM and change nothing")
+	e.explainSilence(cmd)
 	return cmd
 }
 

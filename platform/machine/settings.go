@@ -63,6 +63,7 @@ func LoadSettings(d dirs.Dirs) (Settings, error) {
 func (s Settings) Check() error {
 	var problems []error
 	for _, problem := range validation.IsDNS1123Label(s.Node) {
+		problem, _, _ = strings.Cut(problem, " (e.g.") // and the regular expression
 		problems = append(problems, fmt.Errorf("name the machine %q: %s: choose one with --node", s.Node, problem))
 	}
 	if net.ParseIP(s.Address).To4() == nil {
@@ -76,6 +77,7 @@ func (s Settings) Check() error {
 		found = append(found, fmt.Sprintf("must be no more than %d bytes", longestDomain))
 	}
 	for _, problem := range found {
+		problem, _, _ = strings.Cut(problem, " (e.g.")
 		problems = append(problems, fmt.Errorf("domain %q: %s: choose one like apps.example.com", s.Domain, problem))
 	}
 	return errors.Join(problems...)

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -116,14 +117,48 @@ func New(ctx context.Context, opts Options) (*Daemon, error) {
 		return nil, fmt.Errorf("lock %q: %w", opts.Root, errors.Join(ErrInUse, err))
 	}
 	d := &Daemon{opts: opts, lock: lock, inside: newPipeListener()}
+	if err := d.countOpening(); err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
 	var err error
-	if d.controller, err = d.open(ctx); err != nil {
-		if damaged(err) {
-			err = fmt.Errorf("%w: %w", ErrDamaged, errors.Join(err, d.discard()))
-		}
+	if d.controller, err = d.open(ctx); damaged(err) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, errors.Join(err, d.discard()))
+	}
+	// It lived to tell, well or not.
+	if removeErr := os.Remove(d.openingFile()); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+		err = errors.Join(err, fmt.Errorf("open the build directory: %w", removeErr))
+	}
+	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
 	return d, nil
+}
+
+// maxOpenings is how many processes in a row may die while they open the state:
+// bbolt panics, where nobody can recover, on some damage. One may be killed at
+// that moment by chance.
+const maxOpenings = 2
+
+func (d *Daemon) openingFile() string { return filepath.Join(d.opts.Root, "opening") }
+
+// countOpening notes that the state is being opened, and throws it away when too
+// many have died over it.
+func (d *Daemon) countOpening() error {
+	marks, err := os.ReadFile(d.openingFile())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open the build directory: %w", err)
+	}
+	if len(marks) >= maxOpenings {
+		d.opts.Log.Warn("the builder died whenever it opened its state: it is thrown away", "times", len(marks))
+		if err := d.discard(); err != nil {
+			return fmt.Errorf("throw the damaged state of the builder away: %w", err)
+		}
+		marks = nil
+	}
+	if err := os.WriteFile(d.openingFile(), append(marks, '+'), 0o600); err != nil {
+		return fmt.Errorf("open the build directory: %w", err)
+	}
+	return nil
 }
 
 // ErrDamaged says that the state was unreadable, as after a power loss, and was

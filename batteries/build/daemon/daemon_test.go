@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -322,5 +323,31 @@ func TestDamaged(t *testing.T) {
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDiesOpening is a state over which the processes before this one died.
+func TestDiesOpening(t *testing.T) {
+	opts := Options{Root: t.TempDir(), Runc: runcForTest(t), Log: slog.New(slog.DiscardHandler)}
+	kept := filepath.Join(opts.Root, "kept")
+	for deaths, want := range []bool{true, true, false} {
+		for path, content := range map[string]string{kept: "", filepath.Join(opts.Root, "opening"): strings.Repeat("+", deaths)} {
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := New(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(kept); (err == nil) != want {
+			t.Errorf("after %d deaths the state is kept: %v, want %v", deaths, err == nil, want)
+		}
+		if _, err := os.Stat(filepath.Join(opts.Root, "opening")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after %d deaths the mark stays: %v", deaths, err)
+		}
 	}
 }
