@@ -68,6 +68,7 @@ func main() {
 	b := &bench{out: os.Stderr}
 	only := flag.String("only", "", "sections to measure, with commas; else all but build")
 	backend := flag.String("backend", "", "do nothing but answer HTTP requests on this address")
+	load := flag.String("load", "", "do nothing but ask for what this JSON says")
 	flag.StringVar(&b.emerald, "emerald", "bin/emerald", "the program under test")
 	flag.StringVar(&b.ldflags, "ldflags", "", "the linker's flags that it was built with")
 	flag.StringVar(&b.gocmd, "go", "go", "the go command")
@@ -79,8 +80,12 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if *backend != "" {
+	switch {
+	case *backend != "":
 		fail(serveBackend(ctx, *backend))
+		return
+	case *load != "":
+		fail(runLoad(*load, os.Stdout))
 		return
 	}
 	missed, err := b.measure(ctx, *only, *readme)

@@ -81,7 +81,7 @@ func (b *bench) gateway(ctx context.Context) (*report, error) {
 			}
 			rows = append(rows, compare(r, gatewayCase{scheme, routes}, candidates, found)...)
 		}
-		if err = errors.Join(err, stage.close()); err != nil {
+		if err = errors.Join(err, stage.close(ctx)); err != nil {
 			return nil, err
 		}
 	}
@@ -91,7 +91,7 @@ func (b *bench) gateway(ctx context.Context) (*report, error) {
 
 // candidates builds or installs the proxies.
 func (b *bench) candidates(ctx context.Context) ([]candidate, error) {
-	if err := b.install(ctx, "nginx-light", "haproxy", "wrk"); err != nil {
+	if err := b.install(ctx, "nginx-light", "haproxy"); err != nil {
 		return nil, err
 	}
 	b.say("building Caddy and our data plane")

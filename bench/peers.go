@@ -72,6 +72,7 @@ http {
 	ssl_certificate %[2]s;
 	ssl_certificate_key %[3]s;
 	ssl_protocols TLSv1.2 TLSv1.3;
+	ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
 	proxy_http_version 1.1;
 	proxy_set_header Connection "";
 	proxy_set_header Host $host;
@@ -122,6 +123,7 @@ func haproxyProxy(s setup, program string) ([]string, error) {
 	nbthread 1
 	maxconn 4096
 	ssl-default-bind-options ssl-min-ver TLSv1.2
+	ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
 defaults
 	mode http
 	timeout connect 3s

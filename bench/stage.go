@@ -9,8 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	_ "embed"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,7 +19,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,21 +26,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-//go:embed load.lua
-var loadScript string
-
-// onlyCipher makes wrk offer one cipher suite, so that all proxies encrypt with
-// the same: each would choose another.
-const onlyCipher = `openssl_conf = bench
-[bench]
-ssl_conf = ssl
-[ssl]
-system_default = tls
-[tls]
-MinProtocol = TLSv1.3
-Ciphersuites = TLS_AES_128_GCM_SHA256
-`
 
 // cores says who runs where.
 type cores struct {
@@ -80,20 +62,16 @@ func splitCores() (cores, error) {
 	return c, nil
 }
 
-// startOn starts a command on some cores only.
-func startOn(cmd *exec.Cmd, on *unix.CPUSet) error {
-	started := make(chan error, 1)
-	go func() {
-		// The child inherits the thread's cores; the thread ends with this
-		// goroutine, so that nothing else runs there.
-		runtime.LockOSThread()
+// startOn starts a command in the stage's network, on some cores only.
+func (s *stage) startOn(cmd *exec.Cmd, on *unix.CPUSet) error {
+	// The child inherits the thread's cores; the thread ends with Do, so that
+	// nothing else runs there.
+	return s.machine.Do(func() error {
 		if err := unix.SchedSetaffinity(0, on); err != nil {
-			started <- fmt.Errorf("choose the cores of %s: %w", cmd.Path, err)
-			return
+			return fmt.Errorf("choose the cores of %s: %w", cmd.Path, err)
 		}
-		started <- cmd.Start()
-	}()
-	return <-started
+		return cmd.Start()
+	})
 }
 
 // running is a server under way.
@@ -105,45 +83,49 @@ type running struct {
 	exited chan struct{}
 }
 
-// stage is the backend and all proxies in front of it, with one number of routes.
+// address is where a proxy answers.
+func (r *running) address(scheme string) string {
+	port := r.setup.plain
+	if scheme == "https" {
+		port = r.setup.secure
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}
+
+// stage is the backend and all proxies in front of it, with one number of
+// routes. It stands on a machine of the lab with nothing else on it: in the
+// host's own network each packet would pass the rules of whatever runs there.
 type stage struct {
 	bench   *bench
+	machine *machine
 	cores   cores
 	routes  int
 	backend *running
 	proxies []*running
-	script  string
-	openssl string
 }
 
 // setStage starts the backend and the proxies, and holds each to its routes.
 func (b *bench) setStage(ctx context.Context, candidates []candidate, routes int, cert, key string, cores cores) (_ *stage, err error) {
-	s := &stage{bench: b, cores: cores, routes: routes, script: filepath.Join(b.work, "load.lua"), openssl: filepath.Join(b.work, "openssl.cnf")}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	if err := os.WriteFile(s.script, []byte(loadScript), 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(s.openssl, []byte(onlyCipher), 0o600); err != nil {
-		return nil, err
-	}
-	ports, err := freePorts(1 + 2*len(candidates))
+	m, err := b.newMachine(ctx)
 	if err != nil {
 		return nil, err
 	}
+	s := &stage{bench: b, machine: m, cores: cores, routes: routes}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(ctx))
+		}
+	}()
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	backend := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
+	const backend = "127.0.0.1:9000"
 	if s.backend, err = s.start(candidate{name: "backend"}, setup{}, []string{self, "-backend", backend}, &s.cores.loadSet); err != nil {
 		return nil, err
 	}
 	for i, c := range candidates {
-		set := setup{routes: routes, plain: ports[1+2*i], secure: ports[2+2*i], backend: backend, cert: cert, key: key,
+		set := setup{routes: routes, plain: 8080 + i, secure: 8443 + i, backend: backend, cert: cert, key: key,
 			folder: filepath.Join(b.work, fmt.Sprintf("%s-%d", c.name, routes))}
 		if err := os.MkdirAll(set.folder, 0o755); err != nil {
 			return nil, err
@@ -159,7 +141,7 @@ func (b *bench) setStage(ctx context.Context, candidates []candidate, routes int
 		s.proxies = append(s.proxies, p)
 	}
 	for _, p := range s.proxies {
-		if err := p.check(ctx); err != nil {
+		if err := s.check(ctx, p); err != nil {
 			return nil, err
 		}
 	}
@@ -172,7 +154,7 @@ func (s *stage) start(c candidate, set setup, command []string, on *unix.CPUSet)
 	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
 	r.cmd.Env = append(os.Environ(), "HOME="+s.bench.work, "XDG_DATA_HOME="+s.bench.work, "XDG_CONFIG_HOME="+s.bench.work)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := startOn(r.cmd, on); err != nil {
+	if err := s.startOn(r.cmd, on); err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.name, err)
 	}
 	go func() {
@@ -182,8 +164,8 @@ func (s *stage) start(c candidate, set setup, command []string, on *unix.CPUSet)
 	return r, nil
 }
 
-// close ends the servers.
-func (s *stage) close() error {
+// close ends the servers and takes the machine away.
+func (s *stage) close(ctx context.Context) error {
 	var errs []error
 	for _, r := range append(s.proxies, s.backend) {
 		if r == nil {
@@ -195,34 +177,21 @@ func (s *stage) close() error {
 		}
 		<-r.exited
 	}
-	return errors.Join(errs...)
-}
-
-// freePorts finds ports that nobody listens on.
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		// All are held until the last is found, so that they differ.
-		defer l.Close()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
+	return errors.Join(append(errs, s.machine.close(ctx))...)
 }
 
 // check waits until the proxy answers, and holds it to its routes: the backend's
 // answer for hosts it has, first and last, and not for one it lacks.
-func (r *running) check(ctx context.Context) error {
+func (s *stage) check(ctx context.Context, r *running) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DialContext: s.machine.Dial,
+	}}
 	defer client.CloseIdleConnections()
 	want := string(answer[bytes.Index(answer, endOfHead)+len(endOfHead):])
-	get := func(scheme string, port int, host, path string) (bool, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s://127.0.0.1:%d%s", scheme, port, path), nil)
+	get := func(scheme, host, path string) (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+r.address(scheme)+path, nil)
 		if err != nil {
 			return false, err
 		}
@@ -242,8 +211,8 @@ func (r *running) check(ctx context.Context) error {
 			cancel()
 		default:
 		}
-		_, err := get("http", r.setup.plain, "app-0.example.org", "/")
-		_, secureErr := get("https", r.setup.secure, "app-0.example.org", "/")
+		_, err := get("http", "app-0.example.org", "/")
+		_, secureErr := get("https", "app-0.example.org", "/")
 		if ctx.Err() == nil {
 			last = errors.Join(err, secureErr)
 		}
@@ -251,13 +220,13 @@ func (r *running) check(ctx context.Context) error {
 	}); err != nil {
 		return fmt.Errorf("wait for %s: %w: %w\n%s", r.name, err, last, tail(r.log))
 	}
-	for scheme, port := range map[string]int{"http": r.setup.plain, "https": r.setup.secure} {
+	for _, scheme := range []string{"http", "https"} {
 		for host, expected := range map[string]bool{
 			"app-0.example.org": true, fmt.Sprintf("app-%d.example.org", r.setup.routes-1): true,
 			fmt.Sprintf("app-%d.example.org", r.setup.routes): false,
 		} {
 			for _, path := range []string{"/", "/api/items"} {
-				if got, err := get(scheme, port, host, path); err != nil || got != expected {
+				if got, err := get(scheme, host, path); err != nil || got != expected {
 					return fmt.Errorf("%s forwards %s://%s%s: %t (%v), want %t\n%s", r.name, scheme, host, path, got, err, expected, tail(r.log))
 				}
 			}
@@ -287,7 +256,7 @@ func (s *stage) measure(ctx context.Context, scheme string) (map[string]*figures
 			if err != nil {
 				return nil, err
 			}
-			l, err := s.drive(ctx, p, scheme, s.bench.round)
+			o, err := s.drive(ctx, p, scheme, s.bench.round)
 			if err != nil {
 				return nil, err
 			}
@@ -296,10 +265,10 @@ func (s *stage) measure(ctx context.Context, scheme string) (map[string]*figures
 				return nil, err
 			}
 			used := float64(after-before) * s.cores.microsecondsPerTick
-			f.rate = append(f.rate, float64(l.Requests)/l.Microseconds*1e6)
-			f.p99 = append(f.p99, l.P99/1e3)
-			f.busy = append(f.busy, used/l.Microseconds)
-			f.cost = append(f.cost, used/float64(l.Requests))
+			f.rate = append(f.rate, float64(o.Requests)/o.Seconds)
+			f.p99 = append(f.p99, o.P99)
+			f.busy = append(f.busy, used/1e6/o.Seconds)
+			f.cost = append(f.cost, used/float64(o.Requests))
 		}
 	}
 	for _, p := range s.proxies {
@@ -307,43 +276,6 @@ func (s *stage) measure(ctx context.Context, scheme string) (map[string]*figures
 		s.bench.say("%s, %d routes: %s %.0f requests/s, p99 %.2f ms, core %.0f %% busy", scheme, s.routes, p.name, f.rate.median(), f.p99.median(), 100*f.busy.median())
 	}
 	return found, nil
-}
-
-// load is what wrk found.
-type load struct {
-	Requests     int
-	Microseconds float64
-	P50, P99     float64 // microseconds
-	Failed       int
-}
-
-// drive asks one proxy for all routes, as fast as it answers.
-func (s *stage) drive(ctx context.Context, p *running, scheme string, d time.Duration) (load, error) {
-	port := p.setup.plain
-	if scheme == "https" {
-		port = p.setup.secure
-	}
-	threads := max(1, min(s.cores.loadSet.Count()-1, 4))
-	cmd := exec.CommandContext(ctx, "wrk", "-t", strconv.Itoa(threads), "-c", strconv.Itoa(connections), "-d", fmt.Sprintf("%.0fs", d.Seconds()),
-		"-s", s.script, fmt.Sprintf("%s://127.0.0.1:%d/", scheme, port), "--", strconv.Itoa(s.routes))
-	cmd.Env = append(os.Environ(), "OPENSSL_CONF="+s.openssl)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := startOn(cmd, &s.cores.loadSet); err != nil {
-		return load{}, err
-	}
-	if err := cmd.Wait(); err != nil {
-		return load{}, fmt.Errorf("drive %s: %w\n%s", p.name, err, out.String())
-	}
-	_, line, found := strings.Cut(out.String(), "RESULT ")
-	var l load
-	if err := json.Unmarshal([]byte(strings.TrimSpace(line)), &l); !found || err != nil {
-		return l, fmt.Errorf("drive %s: wrk said: %s", p.name, out.String())
-	}
-	if l.Failed > 0 || l.Requests == 0 {
-		return l, fmt.Errorf("drive %s over %s with %d routes: %d of %d requests failed\n%s", p.name, scheme, s.routes, l.Failed, l.Requests, tail(p.log))
-	}
-	return l, nil
 }
 
 // ticks returns the processor time that the proxy's processes have used.
@@ -383,7 +315,8 @@ func makeCertificate(dir string) (cert, key string, err error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "example.org"}, DNSNames: []string{"*.example.org"},
-		// By this name the load finds the proxies, and Caddy its certificate.
+		// The load names no host in its handshakes; Caddy then looks for its
+		// own address.
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
