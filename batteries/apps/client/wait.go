@@ -156,8 +156,22 @@ func lateMessage(app *v1alpha1.App, generation int64) string {
 // follow calls see with the App of that key, nil when there is none, now and
 // after each change or tick, until see returns true or an error.
 func (c *Client) follow(ctx context.Context, key client.ObjectKey, tick <-chan time.Time, see func(*v1alpha1.App) (bool, error)) error {
+	var heard, refused time.Time // from the server, last; by it, first since then
 	for {
-		done, err := c.followOnce(ctx, key, tick, see)
+		done, err := c.followOnce(ctx, key, tick, func(app *v1alpha1.App) (bool, error) {
+			heard, refused = time.Now(), time.Time{}
+			return see(app)
+		})
+		if apierrors.IsForbidden(err) && !heard.IsZero() {
+			// A server that has just started refuses everybody until it has
+			// read the roles.
+			if refused.IsZero() {
+				refused = time.Now()
+			}
+			if time.Since(refused) < settling {
+				err = pause(ctx)
+			}
+		}
 		if done || err != nil {
 			return err
 		}
@@ -166,6 +180,9 @@ func (c *Client) follow(ctx context.Context, key client.ObjectKey, tick <-chan t
 		}
 	}
 }
+
+// settling is how long an API server may take to read the roles.
+const settling = 15 * time.Second
 
 // followOnce is one watch, which the API server ends now and then.
 func (c *Client) followOnce(ctx context.Context, key client.ObjectKey, tick <-chan time.Time, see func(*v1alpha1.App) (bool, error)) (bool, error) {
@@ -216,12 +233,17 @@ func (c *Client) watchError(ctx context.Context, key client.ObjectKey, err error
 		!apierrors.IsTooManyRequests(err) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
 		return fmt.Errorf("watch app %q: %w", key.Name, explain(err))
 	}
-	pause := time.NewTimer(500 * time.Millisecond)
-	defer pause.Stop()
+	return pause(ctx)
+}
+
+// pause waits a moment before the API server is asked again.
+func pause(ctx context.Context) error {
+	t := time.NewTimer(500 * time.Millisecond)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-pause.C:
+	case <-t.C:
 		return nil
 	}
 }
