@@ -192,10 +192,10 @@ func checkUpdate(ctx context.Context, site battery.Site) error {
 		err := s.update(ctx, app)
 		answered, failed := load.stop()
 		switch {
+		case failed != nil:
+			return errors.Join(fmt.Errorf("a request failed during updates, after %d that did not: %w", answered, failed), err)
 		case err != nil:
 			return err
-		case failed != nil:
-			return fmt.Errorf("a request failed during updates, after %d that did not: %w", answered, failed)
 		case answered == 0:
 			return errors.New("no request was answered during the updates")
 		}

@@ -47,6 +47,18 @@ type Question struct {
 	TCP bool
 }
 
+// String says what is asked, for people.
+func (q Question) String() string {
+	way := ""
+	if q.TCP {
+		way = " over TCP"
+	}
+	if q.Type == "" {
+		q.Type = "A"
+	}
+	return fmt.Sprintf("%s %q%s", q.Type, q.Name, way)
+}
+
 // ResolvConf is where a machine or a pod keeps its resolvers.
 const ResolvConf = "/etc/resolv.conf"
 

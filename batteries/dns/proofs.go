@@ -235,20 +235,24 @@ func (w *witness) settles(ctx context.Context, q Question, want string, good fun
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, settleTime, true, func(ctx context.Context) (bool, error) {
 		a, err := w.lookup(ctx, q)
-		if err != nil {
+		switch {
+		case err == nil:
+			got, last = a, nil
+			return good(a), nil
+		case ctx.Err() == nil:
 			last = err
-			return false, nil
+		case last == nil && got.Code == "":
+			last = fmt.Errorf("no answer within %s", settleTime)
 		}
-		got, last = a, nil
-		return good(a), nil
+		return false, nil
 	})
 	switch {
 	case err == nil:
 		return nil
 	case last != nil:
-		return fmt.Errorf("look up %s %q in a pod: %w", q.Type, q.Name, last)
+		return fmt.Errorf("look up %s in a pod: %w", q, last)
 	}
-	return fmt.Errorf("look up %s %q in a pod: want %s, got %s %v after %s", q.Type, q.Name, want, got.Code, got.Records, settleTime)
+	return fmt.Errorf("look up %s in a pod: want %s, got %s %v after %s", q, want, got.Code, got.Records, settleTime)
 }
 
 // passesOn returns nil when pods get the answer that the first of the upstreams
@@ -265,10 +269,10 @@ func (w *witness) passesOn(ctx context.Context, q Question, upstreams []string) 
 	}
 	a, err := w.lookup(ctx, q)
 	if err != nil {
-		return fmt.Errorf("look up %s %q in a pod: %w", q.Type, q.Name, err)
+		return fmt.Errorf("look up %s in a pod: %w", q, err)
 	}
 	if a.Code != want {
-		return fmt.Errorf("look up %s %q in a pod: got %s, but the resolvers %v say %s", q.Type, q.Name, a.Code, upstreams, want)
+		return fmt.Errorf("look up %s in a pod: got %s, but the resolvers %v say %s", q, a.Code, upstreams, want)
 	}
 	return nil
 }

@@ -68,7 +68,11 @@ func withScene(ctx context.Context, s battery.Site, check func(context.Context, 
 	}()
 	sc := &scene{
 		client: c, namespace: ns.Name, host: ns.Name + "." + s.Domain, port: 80,
-		http: &http.Client{Transport: transport, Timeout: 15 * time.Second},
+		http: &http.Client{
+			Transport: transport, Timeout: 15 * time.Second,
+			// What the gateway itself answers is looked at.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
 	if cfg, ok := s.Config.(Config); ok {
 		sc.port = cfg.HTTPPort
