@@ -23,14 +23,14 @@ type named struct {
 // images describe the images of the conformance tests, as the suite calls them
 // when they are in the one repository. Each does what upstream's does, which is
 // made of Alpine and the same programs.
-func images(o options, r *root, repository string) ([]named, error) {
+func images(o options, r *root, b *busybox, repository string) ([]named, error) {
 	pause, err := embedded.Read(embedded.Pause)
 	if err != nil {
 		return nil, err
 	}
 	debian := testimage.Layer{Tar: r.tar}
-	busybox := testimage.Layer{Files: r.busyboxFiles()}
-	agnhost := []testimage.Layer{debian, {Files: r.agnhostFiles(o)}}
+	busybox := testimage.Layer{Files: b.files()}
+	agnhost := []testimage.Layer{debian, {Files: agnhostFiles(o, r, b)}}
 	made := map[upstream.ImageID]testimage.Image{
 		upstream.Pause: {
 			Layers: []testimage.Layer{{Files: []testimage.File{{Path: "pause", Mode: 0o755, Data: pause}}}},
@@ -88,8 +88,8 @@ func (o options) sourceOf(elem ...string) string {
 	return filepath.Join(append([]string{o.source, "test", "images"}, elem...)...)
 }
 
-// busyboxFiles are an image of one program that answers to many names.
-func (r *root) busyboxFiles() []testimage.File {
+// files are an image of nothing but busybox.
+func (b *busybox) files() []testimage.File {
 	var out []testimage.File
 	for dir, mode := range map[string]fs.FileMode{
 		"bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "proc": 0o555, "root": 0o700, "sys": 0o555,
@@ -101,14 +101,8 @@ func (r *root) busyboxFiles() []testimage.File {
 	out = append(out,
 		testimage.File{Path: "etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")},
 		testimage.File{Path: "etc/group", Mode: 0o644, Data: []byte("root:x:0:\nusers:x:100:\nnogroup:x:65534:\n")},
-		// busybox's shell, as Debian builds it, drops variables whose names it
-		// could not set itself, and tests look for those.
-		testimage.File{Path: "bin/sh", Mode: 0o755, From: r.shell},
-		testimage.File{Path: "bin/busybox", Mode: 0o755, From: r.busybox})
-	for _, a := range r.applets {
-		if a == "sh" {
-			continue
-		}
+		testimage.File{Path: "bin/busybox", Mode: 0o755, From: b.path})
+	for _, a := range b.applets {
 		out = append(out, testimage.File{Path: "bin/" + a, Mode: 0o777, Link: "busybox"})
 	}
 	return out
@@ -116,7 +110,7 @@ func (r *root) busyboxFiles() []testimage.File {
 
 // agnhostFiles are upstream's test program, what its image has besides, and the
 // programs that Alpine has by busybox and Debian lacks.
-func (r *root) agnhostFiles(o options) []testimage.File {
+func agnhostFiles(o options, r *root, b *busybox) []testimage.File {
 	passwd := append(slices.Clone(r.files["etc/passwd"]), "user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n"...)
 	group := append(slices.Clone(r.files["etc/group"]), "user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"...)
 	out := []testimage.File{
@@ -127,10 +121,11 @@ func (r *root) agnhostFiles(o options) []testimage.File {
 		{Path: "agnhost-2", Mode: 0o777, Link: "agnhost"},
 		{Path: "etc/passwd", Mode: 0o644, Data: passwd},
 		{Path: "etc/group", Mode: 0o644, Data: group},
+		{Path: "usr/local/bin/busybox", Mode: 0o755, From: b.path},
 	}
-	for _, a := range r.applets {
+	for _, a := range b.applets {
 		if _, ok := r.programs[a]; !ok {
-			out = append(out, testimage.File{Path: "usr/local/bin/" + a, Mode: 0o777, Link: "/usr/bin/busybox"})
+			out = append(out, testimage.File{Path: "usr/local/bin/" + a, Mode: 0o777, Link: "busybox"})
 		}
 	}
 	return out

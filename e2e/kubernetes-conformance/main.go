@@ -74,11 +74,24 @@ func run(ctx context.Context, o options) (err error) {
 	say := func(what string, args ...any) {
 		fmt.Printf("%5.0fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(what, args...))
 	}
-	root, err := makeRoot(ctx, filepath.Join(o.work, "root"), o.mirror)
+	if o.mirror == "" {
+		if o.mirror, err = aptMirror(ctx); err != nil {
+			return err
+		}
+	}
+	files := filepath.Join(o.work, "files")
+	if err := os.MkdirAll(files, 0o755); err != nil {
+		return fmt.Errorf("keep the images' files: %w", err)
+	}
+	root, err := makeRoot(ctx, files, o.mirror)
 	if err != nil {
 		return err
 	}
-	say("Debian for the images is in %s", root.tar)
+	busybox, err := makeBusybox(ctx, files, o.mirror)
+	if err != nil {
+		return err
+	}
+	say("what the images are made of is in %s", files)
 
 	l, err := lab.New(ctx)
 	if err != nil {
@@ -96,7 +109,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	say("the machine is up")
 
-	repository, err := serveImages(ctx, m, func(repository string) ([]named, error) { return images(o, root, repository) })
+	repository, err := serveImages(ctx, m, func(repository string) ([]named, error) { return images(o, root, busybox, repository) })
 	if err != nil {
 		return err
 	}

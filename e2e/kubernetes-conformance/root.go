@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -20,7 +19,7 @@ const release = "bookworm"
 
 // packages are what the tests call inside of containers.
 var packages = []string{
-	"bash-static", "bind9-dnsutils", "busybox-static", "curl", "iproute2", "iputils-ping", "netcat-openbsd",
+	"bind9-dnsutils", "curl", "iproute2", "iputils-ping", "netcat-openbsd",
 	"nginx-light", "procps", "socat", "util-linux",
 }
 
@@ -29,46 +28,27 @@ type root struct {
 	tar      string              // path of the archive, not compressed
 	files    map[string][]byte   // content of etc/passwd and etc/group
 	programs map[string]struct{} // names of programs on its search path
-	busybox  string              // path of that program outside of the archive
-	shell    string              // and of one that needs no library
-	applets  []string            // programs that busybox can be
 }
 
 // makeRoot makes the root in dir, unless an earlier run did.
 func makeRoot(ctx context.Context, dir, mirror string) (*root, error) {
 	archive := filepath.Join(dir, release+".tar")
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
-		if mirror == "" {
-			if mirror, err = aptMirror(ctx); err != nil {
-				return nil, err
-			}
-		}
 		if err := bootstrap(ctx, archive, mirror); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("make the images' Debian %s from %s: %w", release, mirror, err)
 		}
 	} else if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", archive, err)
 	}
-	r := &root{
-		tar: archive, files: map[string][]byte{}, programs: map[string]struct{}{},
-		busybox: filepath.Join(dir, "busybox"), shell: filepath.Join(dir, "bash"),
-	}
+	r := &root{tar: archive, files: map[string][]byte{}, programs: map[string]struct{}{}}
 	if err := r.read(); err != nil {
 		return nil, fmt.Errorf("read %s: %w; remove the file to have it made again", archive, err)
 	}
-	applets, err := exec.CommandContext(ctx, r.busybox, "--list").Output()
-	if err != nil {
-		return nil, fmt.Errorf("ask busybox what it can be: %w", err)
-	}
-	r.applets = slices.DeleteFunc(strings.Fields(string(applets)), func(a string) bool { return a == "busybox" })
 	return r, nil
 }
 
 // bootstrap makes the archive with mmdebstrap.
 func bootstrap(ctx context.Context, archive, mirror string) error {
-	if err := os.MkdirAll(filepath.Dir(archive), 0o755); err != nil {
-		return fmt.Errorf("make the images' Debian: %w", err)
-	}
 	args := []string{"--mode=root", "--variant=essential", "--format=tar", "--include=" + strings.Join(packages, ",")}
 	for _, left := range []string{"doc", "info", "locale", "man", "zoneinfo"} {
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+left+"/*")
@@ -80,14 +60,10 @@ func bootstrap(ctx context.Context, archive, mirror string) error {
 		// The host's, which containers get anew.
 		`--customize-hook=for f in resolv.conf hostname hosts; do : > "$1/etc/$f"; done`,
 		release, part, mirror)
-	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("make the images' Debian %s from %s: %w\n%s", release, mirror, err, out)
+	if err := quietly(exec.CommandContext(ctx, "mmdebstrap", args...)); err != nil {
+		return err
 	}
-	if err := os.Rename(part, archive); err != nil {
-		return fmt.Errorf("make the images' Debian: %w", err)
-	}
-	return nil
+	return os.Rename(part, archive)
 }
 
 // aptMirror returns the Debian archive that this host installs packages from.
@@ -112,7 +88,6 @@ func (r *root) read() error {
 		return err
 	}
 	defer f.Close()
-	kept := map[string]string{"busybox": r.busybox, "bash-static": r.shell}
 	for archive := tar.NewReader(f); ; {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -129,25 +104,10 @@ func (r *root) read() error {
 		}
 		if dir := path.Base(path.Dir(name)); dir == "bin" || dir == "sbin" {
 			r.programs[path.Base(name)] = struct{}{}
-			if to, ok := kept[path.Base(name)]; ok && h.Typeflag == tar.TypeReg {
-				if err := extract(archive, to); err != nil {
-					return err
-				}
-				delete(kept, path.Base(name))
-			}
 		}
 	}
-	if len(kept) > 0 || r.files["etc/passwd"] == nil || r.files["etc/group"] == nil {
-		return errors.New("it lacks a program or the users")
+	if r.files["etc/passwd"] == nil || r.files["etc/group"] == nil {
+		return errors.New("it has no users")
 	}
 	return nil
-}
-
-// extract writes a program.
-func extract(content io.Reader, to string) error {
-	raw, err := io.ReadAll(content)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, raw, 0o755)
 }
