@@ -91,10 +91,10 @@ func Run(ctx context.Context, o Options) error {
 	for _, b := range o.Batteries {
 		steps = append(steps, batteryStep(b.Name))
 	}
-	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...), tries: tries}
+	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...), tries: tries, apiReady: make(chan struct{})}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serveState(ctx, o.Dirs, m.board, o.Log) })
-	group.Go(func() error { return tendMemory(ctx, o.Log) })
+	group.Go(func() error { return tendMemory(ctx, m.apiReady, o.Log) })
 	group.Go(func() error { return boundLog(ctx, LogFile(o.Dirs), logSize, logInterval, o.Log) })
 	group.Go(func() error {
 		err := m.run(ctx)
@@ -113,6 +113,8 @@ type machine struct {
 	Options
 	board *board
 	tries int // starts in a row that failed before this one
+	// apiReady is closed when the API is ready.
+	apiReady chan struct{}
 }
 
 // run brings the parts up side by side: each waits only for what it needs.
@@ -132,10 +134,10 @@ func (m *machine) run(ctx context.Context) error {
 	if err := controlplane.Prepare(plane); err != nil {
 		return err
 	}
-	apiReady, controllersBuilt := make(chan struct{}), make(chan struct{})
+	controllersBuilt := make(chan struct{})
 	plane.Ready = func() {
 		m.board.done(stepAPI)
-		close(apiReady)
+		close(m.apiReady)
 	}
 	plane.ControllersBuilt = func() { close(controllersBuilt) }
 	client, err := plane.Client()
@@ -160,7 +162,7 @@ func (m *machine) run(ctx context.Context) error {
 		return m.runNode(ctx, keys, plane, runtime)
 	})
 	group.Go(func() error {
-		if !wait(ctx, apiReady) {
+		if !wait(ctx, m.apiReady) {
 			return nil
 		}
 		kube, err := kubernetes.NewForConfig(client)

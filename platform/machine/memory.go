@@ -14,12 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// GOGC of a process that works, and of one that idles: an idle one allocates so
-// little that collecting early costs next to nothing.
+// GOGC of a process that starts, of one that works, and of one that idles: the
+// first keeps nearly all it allocates, so that collecting finds little and only
+// delays the API; the last allocates so little that collecting early costs next
+// to nothing.
 const (
-	collectBusy = 50
-	collectCalm = 10
+	collectStart = 400
+	collectBusy  = 50
+	collectCalm  = 10
 )
+
+// startHeap is the size in bytes, garbage included, at which a start is no
+// longer a reason to be generous: large clusters have large heaps.
+const startHeap = 320 << 20
 
 // The process idles when it allocated less than calmRate bytes in each of
 // calmRounds rounds in a row.
@@ -31,11 +38,14 @@ const (
 
 // tendMemory keeps the many components in one heap from holding twice what they
 // use, until ctx ends. When the process comes to rest, for the first time after
-// its start, it gives back what only the work needed. $GOGC wins over it.
-func tendMemory(ctx context.Context, log *slog.Logger) error {
+// its start, it gives back what only the work needed. Started is closed when the
+// API is ready. $GOGC wins over all of it.
+func tendMemory(ctx context.Context, started <-chan struct{}, log *slog.Logger) error {
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
+	debug.SetGCPercent(collectStart)
+	untilStarted(ctx, started, heapSize)
 	debug.SetGCPercent(collectBusy)
 	tick := time.NewTicker(memoryRound)
 	defer tick.Stop()
@@ -55,6 +65,22 @@ func tendMemory(ctx context.Context, log *slog.Logger) error {
 			}
 		case wentToWork:
 			debug.SetGCPercent(collectBusy)
+		}
+	}
+}
+
+// untilStarted returns when the start is over, or the heap as large as it may
+// become during one.
+func untilStarted(ctx context.Context, started <-chan struct{}, heap func() uint64) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for heap() < startHeap {
+		select {
+		case <-ctx.Done():
+			return
+		case <-started:
+			return
+		case <-tick.C:
 		}
 	}
 }
@@ -93,10 +119,16 @@ func (c *calm) next(total int64) change {
 }
 
 // allocated returns how many bytes the heap has handed out since the start.
-func allocated() int64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+func allocated() int64 { return int64(measured("/gc/heap/allocs:bytes")) }
+
+// heapSize returns how many bytes are on the heap, in use or not yet collected.
+func heapSize() uint64 { return measured("/memory/classes/heap/objects:bytes") }
+
+// measured reads one of the runtime's metrics.
+func measured(name string) uint64 {
+	sample := []metrics.Sample{{Name: name}}
 	metrics.Read(sample)
-	return int64(sample[0].Value.Uint64())
+	return sample[0].Value.Uint64()
 }
 
 // releaseProgram takes the program's own code and constants out of memory:

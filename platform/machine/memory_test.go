@@ -1,9 +1,11 @@
 package machine
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCalm(t *testing.T) {
@@ -29,6 +31,21 @@ func TestCalm(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestUntilStarted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	never, over := make(chan struct{}), make(chan struct{})
+	close(over)
+	untilStarted(ctx, over, func() uint64 { return 0 })
+	size := uint64(startHeap - 2)
+	untilStarted(ctx, never, func() uint64 { size++; return size })
+	if ctx.Err() != nil || size != startHeap {
+		t.Errorf("the start ended with %d bytes on the heap (%v), want %d", size, ctx.Err(), uint64(startHeap))
+	}
+	cancel()
+	untilStarted(ctx, never, func() uint64 { return 0 })
 }
 
 func TestProgramMapping(t *testing.T) {
