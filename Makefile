@@ -77,6 +77,11 @@ conformance-gateway: build ## The Gateway API suite against the platform in the 
 e2e: build ## Boot whole machines in the lab and do whole jobs on them (root).
 	EMERALD_BIN=$(CURDIR)/bin/emerald go test -vet=off -count=1 -p 1 -timeout 40m -tags e2e ./e2e/...
 
+.PHONY: chaos
+chaos: build ## Kill parts of a machine in the middle of deploys, ROUNDS times, from SEED; adds to docs/chaos.md (root).
+	EMERALD_BIN=$(CURDIR)/bin/emerald ROUNDS=$(or $(ROUNDS),100) SEED=$(SEED) CHAOS_TABLE=$(CURDIR)/docs/chaos.md \
+	  go test -vet=off -count=1 -v -timeout 3h -tags e2e -run '^TestChaos$$' ./e2e/chaos
+
 .PHONY: bench
 bench: build ## Measure beside upstream and other proxies; writes bench/README.md (ONLY=start,memory,deploy,gateway,size,build).
 	go build -o bin/bench/bench ./bench
