@@ -95,7 +95,7 @@ func (v *verification) run(ctx context.Context, words []string) error {
 		fmt.Fprintf(v.env.err, "the results are not kept on the cluster: %v\n", err)
 	}
 	if v.output == "json" {
-		err = json.NewEncoder(v.env.out).Encode(map[string]any{"version": version, "results": results})
+		err = json.NewEncoder(v.env.out).Encode(map[string]any{"version": version, "results": v.explained(results)})
 	} else {
 		err = v.print(v.env.out, lookOf(v.env.out), results, time.Since(began))
 	}
@@ -103,6 +103,23 @@ func (v *verification) run(ctx context.Context, words []string) error {
 		return exitError{code: exitUnproven}
 	}
 	return err
+}
+
+// explained is a result with what to type next when it is no good one.
+type explained struct {
+	picture.Result
+	Next []string `json:"next,omitempty"`
+}
+
+func (v *verification) explained(results []picture.Result) []explained {
+	out := make([]explained, len(results))
+	for i, r := range results {
+		out[i].Result = r
+		if !r.Passed {
+			out[i].Next = v.next(r.Battery)
+		}
+	}
+	return out
 }
 
 // prepare finds the cluster and the proofs to be run there.
@@ -222,7 +239,7 @@ func (v *verification) print(w io.Writer, look picture.Look, results []picture.R
 		if !r.Passed {
 			indent := "\n" + strings.Repeat(" ", claimColumn+len("cause: "))
 			fmt.Fprintf(&b, "%*scause: %s\n", claimColumn, "", strings.ReplaceAll(strings.TrimSpace(r.Cause), "\n", indent))
-			fmt.Fprintf(&b, "%*snext:  %s%semerald verify %s\n", claimColumn, "", v.logsOf(r.Battery), indent, r.Battery)
+			fmt.Fprintf(&b, "%*snext:  %s\n", claimColumn, "", strings.Join(v.next(r.Battery), indent))
 		}
 	}
 	if failed := picture.Failures(results); failed > 0 {
@@ -241,6 +258,11 @@ func holds(n int) string {
 		return "The claim held"
 	}
 	return fmt.Sprintf("All %d claims held", n)
+}
+
+// next returns what to type when a proof of a battery fails.
+func (v *verification) next(battery string) []string {
+	return []string{v.logsOf(battery), "emerald verify " + battery}
 }
 
 // logsOf returns the command that shows what a battery has to say.
