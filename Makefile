@@ -61,6 +61,20 @@ lint: ## go vet on our own packages, and gofmt.
 unit: $(RUNTIME) lint ## Unit tests.
 	go test -vet=off $$(go list ./... | grep -v /e2e/)
 
+# What has goroutines of ours. The race detector takes a C compiler, and a build
+# cache of its own.
+RACE ?= ./batteries/... ./battery/... ./kit/... ./lab/... ./platform/entry ./platform/containers/... ./platform/network/... ./platform/node ./platform/machine
+
+.PHONY: race
+race: $(RUNTIME) ## Unit tests under the race detector (takes long the first time).
+	CGO_ENABLED=1 go test -race -vet=off $(RACE)
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: $(RUNTIME) ## Run every fuzz target for FUZZTIME.
+	GO=go FUZZTIME=$(FUZZTIME) tools/fuzz.sh
+
 .PHONY: conformance-oci
 conformance-oci: ## The OCI distribution suite against our registry; writes docs/conformance/oci.md.
 	GO=go e2e/oci-conformance/run docs/conformance/oci.md

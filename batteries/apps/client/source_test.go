@@ -7,6 +7,9 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/emerald-platform/emerald/api/v1alpha1"
 )
 
 func TestReadEnv(t *testing.T) {
@@ -87,4 +90,37 @@ func TestReadManifest(t *testing.T) {
 	if app, err := ReadManifest(fstest.MapFS{}); app != nil || err != nil {
 		t.Errorf("a folder without a manifest gave %v, %v", app, err)
 	}
+}
+
+func FuzzReadManifest(f *testing.F) {
+	const head = "apiVersion: emerald.dev/v1alpha1\nkind: App\n"
+	for _, s := range []string{"", head, head + "metadata: {name: web}\nspec: {port: 80, port: 81}", head + "spec: &a {env: [*a]}", "kind: [App]", head + "metadata: {name: ../x}"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		app, err := ReadManifest(fstest.MapFS{ManifestFile: {Data: []byte(text)}})
+		if (app == nil) != (err != nil) {
+			t.Errorf("%q is %+v, %v", text, app, err)
+		}
+		if err == nil && app.Name != "" && CheckName(app.Name) != nil {
+			t.Errorf("%q was taken, and names the app %q", text, app.Name)
+		}
+	})
+}
+
+// FuzzImageConfig reads what the maker of an image wrote into it.
+func FuzzImageConfig(f *testing.F) {
+	f.Add("0:0", "80/tcp")
+	f.Add("4294967296", "99999/udp")
+	f.Add(":", "/")
+	f.Fuzz(func(t *testing.T, user, exposed string) {
+		switch kind := UserKind(user); kind {
+		case v1alpha1.UserRoot, v1alpha1.UserNamed, v1alpha1.UserNumeric:
+		default:
+			t.Errorf("user %q is of kind %q", user, kind)
+		}
+		if port := ExposedPort(ocispecs.ImageConfig{ExposedPorts: map[string]struct{}{exposed: {}}}); port < 0 || port > 65535 {
+			t.Errorf("%q is port %d", exposed, port)
+		}
+	})
 }

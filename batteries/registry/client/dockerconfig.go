@@ -36,13 +36,16 @@ var helperRule = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 // Save puts the credentials where docker finds them: into the file, or into the
 // credential store that the file names. Whatever else is in the file stays.
 func (c Credentials) Save(ctx context.Context, file string) error {
-	config := map[string]json.RawMessage{}
+	var config map[string]json.RawMessage
 	raw, err := os.ReadFile(file)
 	if err == nil && len(bytes.TrimSpace(raw)) > 0 {
 		err = json.Unmarshal(raw, &config)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read %s: %w: repair or remove it", file, err)
+	}
+	if config == nil { // no file, an empty one, or null
+		config = map[string]json.RawMessage{}
 	}
 	helper, err := helperFor(config, c.Server)
 	if err != nil {
@@ -51,11 +54,14 @@ func (c Credentials) Save(ctx context.Context, file string) error {
 	if helper != "" {
 		return c.store(ctx, helper)
 	}
-	auths := map[string]json.RawMessage{}
+	var auths map[string]json.RawMessage
 	if config["auths"] != nil {
 		if err := json.Unmarshal(config["auths"], &auths); err != nil {
 			return fmt.Errorf("read %s: %w: repair or remove it", file, err)
 		}
+	}
+	if auths == nil {
+		auths = map[string]json.RawMessage{}
 	}
 	auths[c.Server], err = json.Marshal(map[string]string{
 		"auth": base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password)),

@@ -17,6 +17,8 @@ var creds = Credentials{Server: "registry.test", Username: "serviceaccount", Pas
 func TestSave(t *testing.T) {
 	for name, tc := range map[string]struct{ before, after string }{
 		"no file":   {"", `{"auths":{"registry.test":{"auth":"c2VydmljZWFjY291bnQ6c2VjcmV0"}}}`},
+		"null":      {"null", `{"auths":{"registry.test":{"auth":"c2VydmljZWFjY291bnQ6c2VjcmV0"}}}`},
+		"no auths":  {`{"auths":null}`, `{"auths":{"registry.test":{"auth":"c2VydmljZWFjY291bnQ6c2VjcmV0"}}}`},
 		"an empty":  {" \n", `{"auths":{"registry.test":{"auth":"c2VydmljZWFjY291bnQ6c2VjcmV0"}}}`},
 		"a new one": {`{"auths":{"a.test":{"auth":"x","email":"e"}},"psFormat":"p"}`, `{"auths":{"a.test":{"auth":"x","email":"e"},"registry.test":{"auth":"c2VydmljZWFjY291bnQ6c2VjcmV0"}},"psFormat":"p"}`},
 		"an old one": {`{"auths":{"registry.test":{"auth":"old","identitytoken":"old"}},"credHelpers":{"a.test":"x"}}`,

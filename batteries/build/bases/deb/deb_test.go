@@ -359,3 +359,43 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseRelease changes what a mirror sends: without the archive's signature
+// below it, nothing in it counts.
+func FuzzParseRelease(f *testing.F) {
+	ours, err := openpgp.NewEntity("archive", "", "archive@example.org", nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	good := "Suite: stable\nCodename: trixie\nSHA256:\n " + sum64 + " 120 main/binary-amd64/Packages.gz\n"
+	message := func(text string) []byte {
+		var out bytes.Buffer
+		w, err := clearsign.Encode(&out, ours.PrivateKey, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			f.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			f.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	signed := message(good)
+	f.Add(signed, good)
+	f.Add([]byte(good), "SHA256:\n a -1 b\nCodename: x")
+	f.Fuzz(func(t *testing.T, raw []byte, text string) {
+		r, err := parseRelease(raw, openpgp.EntityList{ours}, now)
+		if err == nil && r.Codename != "trixie" {
+			t.Errorf("%q was believed", raw)
+		}
+		// And what the archive itself signs may be anything.
+		if r, err := parseRelease(message(text), openpgp.EntityList{ours}, now); err == nil {
+			if _, _, size, err := r.Index("main", "amd64"); err == nil && size < 0 {
+				t.Errorf("%q has an index of %d bytes", text, size)
+			}
+		}
+	})
+}
