@@ -126,9 +126,13 @@ func (b *bench) measure(ctx context.Context, only, readme string) (missed []stri
 	}
 	defer func() { err = errors.Join(err, b.leaveMachine(ctx), os.RemoveAll(b.work)) }()
 
+	busy, err := busyElsewhere(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range chosen {
 		b.say("%s", s.name)
-		where := describeHost(ctx)
+		where := describeHost(ctx, busy)
 		began := time.Now()
 		r, err := s.run(b, ctx)
 		if err != nil {

@@ -144,15 +144,15 @@ func TestWithout(t *testing.T) {
 }
 
 func TestReadActions(t *testing.T) {
-	got, err := readActions([]byte(`[
+	got, link, err := readActions([]byte(`[
 		{"Mode": "link", "Package": "main", "CmdUser": 5000000000},
 		{"Mode": "build", "Package": "a", "CmdUser": 1500000000, "CmdSys": 500000000},
 		{"Mode": "build", "Package": "b"}]`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]float64{"a": 2, "b": 0}, got); diff != "" {
-		t.Error(diff)
+	if diff := cmp.Diff(map[string]float64{"a": 2, "b": 0}, got); diff != "" || link != 5 {
+		t.Errorf("linking %v s, packages %s", link, diff)
 	}
 }
 

@@ -18,7 +18,7 @@ func (b *bench) coldBuild(ctx context.Context) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	weight, wall, err := b.timeBuild(ctx, program)
+	weight, link, wall, err := b.timeBuild(ctx, program)
 	if err != nil {
 		return nil, err
 	}
@@ -35,8 +35,8 @@ func (b *bench) coldBuild(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	r := new(report)
-	r.say("A build with an empty cache, its modules downloaded, takes %.1f minutes on %d cores: %s of processor time in all, in %d packages.",
-		wall.Minutes(), runtime.NumCPU(), processorTime(total), len(weight))
+	r.say("A build with an empty cache, its modules downloaded, takes %.1f minutes on %d cores: %s of processor time for %d packages, and %s to link them.",
+		wall.Minutes(), runtime.NumCPU(), processorTime(total), len(weight), processorTime(link))
 	const without = "the build without it takes less"
 	r.tablePrices("part", without, parts, 0, processorTime)
 	r.tablePrices("module", without, modules, 1, processorTime)
@@ -53,9 +53,9 @@ type action struct {
 }
 
 // timeBuild builds a package with an empty cache and returns the seconds of the
-// processor for each package it is made of, the final link not among them, and
-// how long all took.
-func (b *bench) timeBuild(ctx context.Context, target string) (map[string]float64, time.Duration, error) {
+// processor for each package it is made of and for the final link, and how long
+// all took.
+func (b *bench) timeBuild(ctx context.Context, target string) (weight map[string]float64, link float64, wall time.Duration, err error) {
 	cache := filepath.Join(b.work, "cache")
 	defer os.RemoveAll(cache)
 	actions := filepath.Join(b.work, "actions.json")
@@ -64,28 +64,31 @@ func (b *bench) timeBuild(ctx context.Context, target string) (map[string]float6
 	cmd.Env = append(buildEnv(), "GOCACHE="+cache)
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, 0, fmt.Errorf("build %s with an empty cache: %w\n%s", target, err, out)
+		return nil, 0, 0, fmt.Errorf("build %s with an empty cache: %w\n%s", target, err, out)
 	}
-	wall := time.Since(began)
+	wall = time.Since(began)
 	raw, err := os.ReadFile(actions)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the build's steps: %w", err)
+		return nil, 0, 0, fmt.Errorf("read the build's steps: %w", err)
 	}
-	weight, err := readActions(raw)
-	return weight, wall, err
+	weight, link, err = readActions(raw)
+	return weight, link, wall, err
 }
 
-// readActions sums the processor time of each package.
-func readActions(raw []byte) (map[string]float64, error) {
+// readActions sums the processor time of each package, and that of linking.
+func readActions(raw []byte) (weight map[string]float64, link float64, err error) {
 	var all []action
 	if err := json.Unmarshal(raw, &all); err != nil {
-		return nil, fmt.Errorf("read the build's steps: %w", err)
+		return nil, 0, fmt.Errorf("read the build's steps: %w", err)
 	}
-	weight := map[string]float64{}
+	weight = map[string]float64{}
 	for _, a := range all {
-		if a.Mode == "build" && a.Package != "" {
-			weight[a.Package] += (a.CmdUser + a.CmdSys).Seconds()
+		switch spent := (a.CmdUser + a.CmdSys).Seconds(); {
+		case a.Mode == "build" && a.Package != "":
+			weight[a.Package] += spent
+		case a.Mode == "link":
+			link += spent
 		}
 	}
-	return weight, nil
+	return weight, link, nil
 }

@@ -10,17 +10,18 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // describeHost returns the line under which figures are kept: when, what and
-// where.
-func describeHost(ctx context.Context) string {
+// where. Busy is what busyElsewhere found before the run.
+func describeHost(ctx context.Context, busy float64) string {
 	line := fmt.Sprintf("Measured %s at commit %s, on %s, %s, %d cores, %s.",
 		today(), commit(ctx), kernel(), processor(), runtime.NumCPU(), memoryOfHost())
-	if load := loadAverage(); load > 0.5*float64(runtime.NumCPU()) {
-		line += fmt.Sprintf(" **The machine was busy with other work when it began (load %.1f): trust the ratios more than the figures.**", load)
+	if busy > 0.1 {
+		line += fmt.Sprintf(" **Other work took %.0f %% of the machine when it began: believe the ratios, not the figures.**", 100*busy)
 	}
 	return line
 }
@@ -69,13 +70,43 @@ func memoryOfHost() string {
 	return fmt.Sprintf("%.0f GiB", float64(info.Totalram)*float64(info.Unit)/(1<<30))
 }
 
-func loadAverage() float64 {
-	raw, err := os.ReadFile("/proc/loadavg")
+// busyElsewhere returns which part of the machine is at work while this process
+// does nothing, 1 is all of it.
+func busyElsewhere(ctx context.Context) (float64, error) {
+	idle, all, err := processorTimes()
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	load, _ := strconv.ParseFloat(strings.Fields(string(raw))[0], 64)
-	return load
+	select {
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case <-time.After(3 * time.Second):
+	}
+	idleNow, allNow, err := processorTimes()
+	if err != nil || allNow <= all {
+		return 0, err
+	}
+	return 1 - (idleNow-idle)/(allNow-all), nil
+}
+
+// processorTimes sums the first line of proc_stat(5).
+func processorTimes() (idle, all float64, err error) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	for i, field := range strings.Fields(line)[1:] {
+		n, err := strconv.ParseFloat(field, 64)
+		if err != nil || i >= 8 { // guests are counted among the users already
+			break
+		}
+		all += n
+		if i == 3 || i == 4 { // idle, and idle until a disk answers
+			idle += n
+		}
+	}
+	return idle, all, nil
 }
 
 // build compiles a package with the project's flags, in a folder that has a
