@@ -83,6 +83,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := os.MkdirAll(files, 0o755); err != nil {
 		return fmt.Errorf("keep the images' files: %w", err)
 	}
+	say("making what the images consist of, in %s", files)
 	root, err := makeRoot(ctx, files, o.mirror)
 	if err != nil {
 		return err
@@ -91,7 +92,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	say("what the images are made of is in %s", files)
+	say("booting a machine")
 
 	l, err := lab.New(ctx)
 	if err != nil {
@@ -107,13 +108,13 @@ func run(ctx context.Context, o options) (err error) {
 	if err := m.Run(up); err != nil {
 		return fmt.Errorf("boot the machine: %w", err)
 	}
-	say("the machine is up")
+	say("pushing the images to its registry")
 
 	repository, err := serveImages(ctx, m, func(repository string) ([]named, error) { return images(o, root, busybox, repository) })
 	if err != nil {
 		return err
 	}
-	say("the images are in %s", repository)
+	say("running the suite with the images in %s", repository)
 
 	results, err := o.suite.run(ctx, m, o, repository)
 	if err != nil {
