@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/emerald-platform/emerald/battery"
 )
@@ -40,6 +42,8 @@ func (e *env) restConfig() (*rest.Config, error) {
 		return nil, fmt.Errorf("find the cluster: %w: start one here with: emerald up", err)
 	}
 	cfg.QPS, cfg.Burst = 50, 100
+	// What the client library logs, a command says itself, in its error.
+	klog.SetLogger(logr.Discard())
 	return cfg, nil
 }
 

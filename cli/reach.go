@@ -34,6 +34,10 @@ func explain(ctx context.Context, cfg *rest.Config, err error) error {
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("the API server at %s does not know you: %w: write a fresh kubeconfig with: emerald kubeconfig", cfg.Host, err)
 	case apierrors.IsForbidden(err):
+		// Until its roles are there the API server lets nobody in.
+		if doing := comingUp(ctx); doing != "" {
+			return fmt.Errorf("the platform on this machine is coming up: %s: watch it with: emerald up", doing)
+		}
 		return fmt.Errorf("%w: ask an administrator, or use the machine's own context: --context emerald", err)
 	case errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded):
 		if doing := comingUp(ctx); doing != "" {

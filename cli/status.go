@@ -74,7 +74,8 @@ type overview struct {
 	Server     string                   `json:"server"`
 	Domain     string                   `json:"domain"`
 	Ready      bool                     `json:"ready"`
-	Refused    string                   `json:"refused,omitempty"` // why the settings are not in force
+	Refused    string                   `json:"refused,omitempty"`  // why the settings are not in force
+	Starting   string                   `json:"starting,omitempty"` // what this machine does to come up
 	Machines   []machineState           `json:"machines"`
 	Batteries  []v1alpha1.BatteryStatus `json:"batteries"`
 	Picture    []picture.Entry          `json:"picture"`
@@ -133,6 +134,11 @@ func (e *env) lookAround(ctx context.Context) (*overview, error) {
 	for _, m := range s.Machines {
 		s.Ready = s.Ready && m.Ready
 	}
+	// What the cluster says is from the machine's former life while it starts.
+	if own, err := isOwn(defaultDirs(), cfg.Host); err == nil && own {
+		s.Starting = comingUp(context.WithoutCancel(ctx))
+		s.Ready = s.Ready && s.Starting == ""
+	}
 	s.Picture = picture.Compute(e.batteries, s.Batteries, report, s.Version)
 	return s, nil
 }
@@ -172,6 +178,9 @@ func (s *overview) print(w io.Writer, look picture.Look, now time.Time) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s, Kubernetes %s, domain %s\n", look.Bold("Emerald"), s.Version, s.Kubernetes, s.Domain)
 	b.WriteString(s.machineLine(look) + "\n")
+	if s.Starting != "" {
+		fmt.Fprintf(&b, "%s this machine is coming up: %s: watch it with: emerald up\n", look.Mark(picture.Partly), s.Starting)
+	}
 	s.batteryLines(&b, look, now)
 	if s.Refused != "" {
 		fmt.Fprintf(&b, "%s settings: %s\n  change them with: emerald kubectl edit platform emerald\n", look.Mark(picture.Failed), s.Refused)

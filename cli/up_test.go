@@ -46,7 +46,7 @@ func TestConfig(t *testing.T) {
 			file:   platformHead + "sepc: {}\nspec: {domian: x, batteries: {dns: {confg: {}}}}\n",
 			errs:   []string{`"sepc"`, `"spec.domian": there are batteries, domain`, `"spec.batteries.dns.confg": there are config, enabled`, "emerald up --help"}},
 		"another kind": {reason: "an App is deployed, not booted", file: "apiVersion: emerald.dev/v1alpha1\nkind: App\n", errs: []string{`kind "App"`}},
-		"wrong types": {reason: "the field is named", file: platformHead + "spec: {batteries: {dns: {enabled: 3}}}\n", errs: []string{"enabled", "true or false"}},
+		"wrong types":  {reason: "the field is named", file: platformHead + "spec: {batteries: {dns: {enabled: 3}}}\n", errs: []string{"enabled", "true or false"}},
 		"everything else": {
 			reason: "all at once",
 			file: platformHead + `

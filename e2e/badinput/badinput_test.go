@@ -10,7 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,7 +95,7 @@ func TestHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		refused(t, m, 1, up, "for 4 reasons", "port 80 (tcp) is taken by badinput.test", "port 443", "port 6443", "the Kubernetes API needs it",
+		refused(t, m, 1, up, "for 4 reasons", fmt.Sprintf("port 80 (tcp) is taken by %s (process %d)", ownName(t), os.Getpid()), "port 443", "port 6443", "the Kubernetes API needs it",
 			"port 10250", fmt.Sprintf("kill %d", os.Getpid()))
 		for _, l := range taken {
 			l.Close()
@@ -153,6 +155,16 @@ func TestHost(t *testing.T) {
 		refused(t, m, 1, []string{"app", "list", "-o", "json"}, "find the cluster", "emerald up")
 		refused(t, m, 1, []string{"kubeconfig"}, "none was ever started here", "emerald up")
 	})
+}
+
+// ownName returns the name of this process as the kernel tells it.
+func ownName(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(raw))
 }
 
 // settings make the registry refuse what is not small, so that too much is not
@@ -282,7 +294,30 @@ func TestRunning(t *testing.T) {
 		out, errOut, err := asNobody(t, m, "app", "list")
 		check(t, out, errOut, err, 1, []string{"the one of this machine is root's", "sudo emerald kubeconfig"})
 	})
-	t.Run("power loss", func(t *testing.T) { powerLoss(t, m, up, serves) })
+	t.Run("power loss", func(t *testing.T) {
+		powerLoss(t, m, up, func() {
+			// Its copies start when the platform's own pods do.
+			m.Eventually("the app serves again", time.Minute, func(ctx context.Context) error { return says(ctx, browser, "first") })
+		})
+	})
+}
+
+// says returns nil when the app answers with want.
+func says(ctx context.Context, browser *http.Client, want string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://shop.emerald.localhost/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := browser.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err == nil && string(got) != want {
+		err = fmt.Errorf("%s: %q, want %q", resp.Status, got, want)
+	}
+	return err
 }
 
 // waitFor returns once the machine's own commands work.

@@ -45,7 +45,7 @@ var identity = map[string][]string{
 
 // powerLoss ends everything at once, damages files, and starts the platform
 // again. What can be made anew is, and what cannot is named and left alone.
-func powerLoss(t *testing.T, m *fixture.Machine, up []string, serves func(*testing.T)) {
+func powerLoss(t *testing.T, m *fixture.Machine, up []string, serves func()) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("the seed of the damage is %d", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))
@@ -67,7 +67,7 @@ func powerLoss(t *testing.T, m *fixture.Machine, up []string, serves func(*testi
 	}
 	// Nobody calls "up": the machine goes on trying by itself.
 	waitFor(m, "the machine brings itself back")
-	serves(t)
+	serves()
 
 	m.Emerald("down")
 	for _, name := range mended {
@@ -78,7 +78,7 @@ func powerLoss(t *testing.T, m *fixture.Machine, up []string, serves func(*testi
 	}
 	m.Emerald(up...)
 	m.Eventually("the node is ready", time.Minute, m.NodeReady)
-	serves(t)
+	serves()
 }
 
 // damage cuts a file short, somewhere, and returns what it held.

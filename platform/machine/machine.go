@@ -91,7 +91,7 @@ func Run(ctx context.Context, o Options) error {
 	for _, b := range o.Batteries {
 		steps = append(steps, batteryStep(b.Name))
 	}
-	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...), tries: tries, apiReady: make(chan struct{})}
+	m := &machine{Options: o, board: newBoard(Version, binaryID(), steps...), tries: tries, began: began, apiReady: make(chan struct{})}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serveState(ctx, o.Dirs, m.board, o.Log) })
 	group.Go(func() error { return tendMemory(ctx, m.apiReady, o.Log) })
@@ -113,8 +113,11 @@ type machine struct {
 	Options
 	board *board
 	tries int // starts in a row that failed before this one
+	began time.Time
 	// apiReady is closed when the API is ready.
 	apiReady chan struct{}
+	// runtime is there once the platform's image is.
+	runtime *containers.Runtime
 }
 
 // run brings the parts up side by side: each waits only for what it needs.
@@ -178,7 +181,7 @@ func (m *machine) run(ctx context.Context) error {
 		if !wait(ctx, hostPublished) {
 			return nil
 		}
-		return m.runCluster(ctx, client, image)
+		return m.runCluster(ctx, client, kube, image)
 	})
 	return group.Wait()
 }
@@ -193,6 +196,7 @@ func (m *machine) runContainers(ctx context.Context, started chan<- *containers.
 	}
 	defer rt.Close()
 	m.board.done(stepContainers)
+	m.runtime = rt
 	started <- rt
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return rt.Watch(ctx) })
@@ -256,12 +260,16 @@ func (m *machine) watchNode(ctx context.Context, client kubernetes.Interface) er
 }
 
 // runCluster does what only servers do: it installs the batteries.
-func (m *machine) runCluster(ctx context.Context, client *rest.Config, image <-chan string) error {
+func (m *machine) runCluster(ctx context.Context, client *rest.Config, kube kubernetes.Interface, image <-chan string) error {
 	var ref string
 	select {
 	case ref = <-image:
 	case <-ctx.Done():
 		return nil
+	}
+	// Before anybody takes the cluster's word for what is ready.
+	if err := disownDead(ctx, kube, m.runtime.Client(), m.Node, m.began, m.Log); err != nil {
+		return err
 	}
 	for _, b := range m.Batteries {
 		dir := m.Dirs.InData("batteries", b.Name)

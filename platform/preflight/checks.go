@@ -131,7 +131,7 @@ func checkPorts(_ context.Context, o Options, p probes) []Problem {
 			}
 		}
 		if port.For != "" {
-			what += ", the " + port.For + " needs it"
+			what += ", " + port.For + " needs it"
 		}
 		out = append(out, Problem{what, remedy})
 	}

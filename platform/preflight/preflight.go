@@ -43,7 +43,7 @@ type Port struct {
 	Network string // "tcp" or "udp"
 	Address string // "" for every address of the host
 	Number  uint16
-	For     string // who needs it, for people
+	For     string // who needs it, as "the gateway"
 }
 
 // Problem is one thing that keeps the host from being a machine.

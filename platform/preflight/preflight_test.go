@@ -44,7 +44,7 @@ func good() probes {
 func options() Options {
 	return Options{
 		Dirs: dirs.Default, Built: noon.Add(-time.Hour * 24 * 30),
-		Ports: []Port{{Network: "tcp", Number: 443, For: "gateway"}, {Network: "tcp", Address: "127.0.0.1", Number: 2379, For: "database"}},
+		Ports: []Port{{Network: "tcp", Number: 443, For: "the gateway"}, {Network: "tcp", Address: "127.0.0.1", Number: 2379, For: "the database"}},
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // undoTime is how long taking something back may take after the user gave up.
-const undoTime = 10 * time.Second
+const undoTime = 30 * time.Second
 
 // Deployment is a change that was accepted and is being rolled out.
 type Deployment struct {
@@ -164,10 +164,7 @@ func (c *Client) Undo(ctx context.Context, d *Deployment) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	if d.Previous == nil {
-		if err := c.remove(ctx, d.App); err != nil {
-			return err
-		}
-		return c.dropSecrets(ctx, d.App)
+		return c.Delete(ctx, d.App)
 	}
 	_, err := c.submit(ctx, d.App, submission{
 		outcome: outcome{spec: d.Previous.Spec, autoPort: d.Previous.Annotations[v1alpha1.AnnotationPort] == autoPort},
