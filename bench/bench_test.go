@@ -1,16 +1,10 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -153,53 +147,6 @@ func TestReadActions(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{"a": 2, "b": 0}, got); diff != "" || link != 5 {
 		t.Errorf("linking %v s, packages %s", link, diff)
-	}
-}
-
-// TestBackend sends requests in every way they can be cut.
-func TestBackend(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	serving, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- serveBackend(serving, address) }()
-	var conn net.Conn
-	if err := poll(ctx, 5*time.Millisecond, func() bool {
-		conn, err = net.Dial("tcp", address)
-		return err == nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	in := bufio.NewReader(conn)
-	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-	for cut := range len(request) {
-		// One whole request, and one in two pieces around it.
-		for _, piece := range []string{request[:cut], request[cut:] + request} {
-			if _, err := conn.Write([]byte(piece)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for range 2 {
-			resp, err := http.ReadResponse(in, nil)
-			if err != nil {
-				t.Fatalf("cut at %d: %v", cut, err)
-			}
-			body, err := io.ReadAll(resp.Body)
-			if err != nil || len(body) != 1024 {
-				t.Fatalf("cut at %d: %d bytes, %v", cut, len(body), err)
-			}
-		}
-	}
-	conn.Close()
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 
