@@ -1,114 +1,119 @@
 package cli
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/emerald-platform/emerald/platform/dirs"
+	"github.com/emerald-platform/emerald/platform/machine"
+	"github.com/emerald-platform/emerald/platform/pki"
 )
 
-const ownersKubeconfig = `apiVersion: v1
-kind: Config
-clusters: [{name: local, cluster: {server: "https://127.0.0.1:6443"}}]
-users: [{name: admin, user: {token: t}}]
-contexts: [{name: local, context: {cluster: local, user: admin}}]
-current-context: local
-`
-
-// FuzzMergeKubeconfig starts with any file as ~/.kube/config: it is refused and
-// stays as it is, or whatever it says of other clusters is still there, with us
-// and after us.
-func FuzzMergeKubeconfig(f *testing.F) {
-	f.Add("")
-	f.Add(ownersKubeconfig)
-	f.Add("apiVersion: v1\nkind: Config\ncontexts: [{name: emerald, context: {cluster: x, user: y, namespace: mine}}]\ncurrent-context: other\n")
-	f.Add("contexts: [{name: a}]\nclusters: [{name: a, cluster: {certificate-authority: ca.crt}}]\nusers: null\n")
-	f.Add("{")
-	f.Fuzz(func(t *testing.T, content string) {
-		home := t.TempDir()
-		t.Setenv("HOME", home)
-		d := dirs.Dirs{Data: t.TempDir()}
-		write(t, d.InData("conf", "admin.kubeconfig"), ownersKubeconfig)
-		path := filepath.Join(home, ".kube", "config")
-		write(t, path, content)
-		before, loadErr := clientcmd.LoadFromFile(path)
-
-		if _, err := mergeKubeconfig(d); err != nil {
-			if loadErr == nil {
-				t.Fatalf("kubectl reads %q, we don't: %v", content, err)
-			}
-			if left, err := os.ReadFile(path); err != nil || string(left) != content {
-				t.Fatalf("%q was refused and is %q now, %v", content, left, err)
-			}
-			return
-		}
-		merged, err := clientcmd.LoadFromFile(path)
-		if err != nil {
-			t.Fatalf("after the merge nobody can read it: %v", err)
-		}
-		ours := merged.Contexts[contextName]
-		if ours == nil || merged.Clusters[ours.Cluster] == nil || merged.AuthInfos[ours.AuthInfo] == nil {
-			t.Fatalf("%q has no way to the cluster after the merge: %+v", content, merged)
-		}
-		if err := unmergeKubeconfig(); err != nil {
-			t.Fatal(err)
-		}
-		after, err := clientcmd.LoadFromFile(path)
-		if os.IsNotExist(err) {
-			after, err = clientcmd.Load(nil)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, was := range before.Clusters {
-			if is := after.Clusters[name]; name != contextName && (is == nil || is.Server != was.Server) {
-				t.Errorf("cluster %q was %+v and is %+v", name, was, is)
-			}
-		}
-		for name, was := range before.Contexts {
-			if is := after.Contexts[name]; name != contextName && (is == nil || is.Cluster != was.Cluster || is.AuthInfo != was.AuthInfo) {
-				t.Errorf("context %q was %+v and is %+v", name, was, is)
-			}
-		}
-		for name, was := range before.AuthInfos {
-			if is := after.AuthInfos[name]; name != contextName && (is == nil || is.Token != was.Token) {
-				t.Errorf("user %q was %+v and is %+v", name, was, is)
-			}
-		}
-		if was := before.CurrentContext; was != "" && was != contextName && len(after.Contexts) > 0 {
-			if diff := cmp.Diff(was, after.CurrentContext); diff != "" {
-				t.Errorf("current context (-before +after):\n%s", diff)
-			}
-		}
+// ownedMachine makes the part of a data directory that says who rules it.
+func ownedMachine(t *testing.T) (dirs.Dirs, *pki.PKI) {
+	t.Helper()
+	d := dirs.Dirs{Data: t.TempDir(), Run: t.TempDir()}
+	if err := machine.SaveSettings(d, machine.Settings{Node: "one", Address: "192.0.2.1", Domain: "emerald.localhost"}); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := pki.Open(d.InData("pki"), pki.Identity{
+		Node: "one", Addresses: []net.IP{net.IPv4(192, 0, 2, 1)}, ServiceAddress: net.IPv4(10, 43, 0, 1), ClusterDomain: "cluster.local",
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := api.NewConfig()
+	cfg.Clusters["emerald"] = &api.Cluster{Server: "https://127.0.0.1:6443", CertificateAuthority: keys.Cert(pki.ClusterCA)}
+	cfg.AuthInfos["admin"] = &api.AuthInfo{ClientCertificate: keys.Cert(pki.Admin), ClientKey: keys.Key(pki.Admin)}
+	cfg.Contexts["emerald"] = &api.Context{Cluster: "emerald", AuthInfo: "admin"}
+	cfg.CurrentContext = "emerald"
+	if err := clientcmd.WriteToFile(*cfg, d.InData("conf", "admin.kubeconfig")); err != nil {
+		t.Fatal(err)
+	}
+	return d, keys
 }
 
-func write(t *testing.T, path, content string) {
-	t.Helper()
+// The merged context names the files that are renewed in place, so it never
+// ends; what others put into the file stays.
+func TestMergeKubeconfig(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	path := userKubeconfig()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	const others = `{apiVersion: v1, kind: Config, current-context: work, contexts: [{name: work, context: {cluster: work, user: me}}],
+clusters: [{name: work, cluster: {server: "https://work.example"}}], users: [{name: me, user: {token: secret}}]}`
+	if err := os.WriteFile(path, []byte(others), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	d, keys := ownedMachine(t)
+	for range 2 { // again changes nothing
+		if _, err := mergeKubeconfig(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.CurrentContext != "work" || cfg.AuthInfos["me"].Token != "secret" {
+		t.Errorf("the file has the current context %q and the users %v", cfg.CurrentContext, cfg.AuthInfos)
+	}
+	user := cfg.AuthInfos[contextName]
+	if user.ClientCertificate != keys.Cert(pki.Admin) || len(user.ClientCertificateData)+len(user.ClientKeyData) > 0 {
+		t.Errorf("the context's certificate is %q, with %d bytes inside", user.ClientCertificate, len(user.ClientCertificateData))
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
+	}
+	if err := unmergeKubeconfig(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil || strings.Contains(string(raw), contextName) || !strings.Contains(string(raw), "secret") {
+		t.Errorf("after the wipe the file is %s, %v", raw, err)
 	}
 }
 
-// FuzzParseHealth checks that what --health takes is a path and a port, if any.
-func FuzzParseHealth(f *testing.F) {
-	for _, s := range []string{"tcp", "/healthz", ":9000/healthz", ":9000", ":/", ":0", "/ ", ""} {
-		f.Add(s)
+// What is carried to another computer holds its certificates, and says when
+// they end.
+func TestRemoteKubeconfig(t *testing.T) {
+	d, keys := ownedMachine(t)
+	cfg, err := ownKubeconfig(d, true)
+	if err != nil {
+		t.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		h, err := parseHealth(s)
-		if err != nil {
-			return
+	if got := cfg.Clusters["emerald"].Server; got != "https://192.0.2.1:6443" {
+		t.Errorf("its server is %s", got)
+	}
+	raw, err := clientcmd.Write(*cfg)
+	if err != nil || strings.Contains(string(raw), keys.Cert(pki.Admin)) {
+		t.Errorf("it names files of this machine: %s, %v", raw, err)
+	}
+	if _, ok := endOf(cfg); !ok {
+		t.Error("it does not know when it ends")
+	}
+}
+
+// What this host trusts because of a platform is remembered for its wipe, and
+// nothing that another platform is the reason for.
+func TestIsOwn(t *testing.T) {
+	d, _ := ownedMachine(t)
+	for server, want := range map[string]bool{
+		"https://127.0.0.1:6443": true, "https://192.0.2.1:6443": true, "https://192.0.2.2:6443": false, "https://work.example": false,
+	} {
+		if got, err := isOwn(d, server); err != nil || got != want {
+			t.Errorf("%s: %v, %v, want %v", server, got, err, want)
 		}
-		if h.Port < 0 || h.Port > 65535 || (h.Path != "" && h.Path[0] != '/') {
-			t.Errorf("%q is %+v", s, h)
-		}
-	})
+	}
+	if got, err := isOwn(dirs.Dirs{Data: t.TempDir()}, "https://127.0.0.1:6443"); err != nil || got {
+		t.Errorf("a machine that was never started: %v, %v", got, err)
+	}
 }

@@ -26,9 +26,10 @@ func TestMain(m *testing.M) {
 	go func() {
 		_ = boundLog(context.Background(), path, 1000, time.Millisecond, slog.New(slog.DiscardHandler))
 	}()
+	pace := time.NewTicker(500 * time.Microsecond)
 	for i := range 400 {
 		fmt.Fprintf(os.Stderr, "line %d\n", i)
-		time.Sleep(500 * time.Microsecond)
+		<-pace.C
 	}
 	panic("the end")
 }

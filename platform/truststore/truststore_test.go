@@ -154,3 +154,44 @@ func TestFindUnknown(t *testing.T) {
 		t.Errorf("a host without the command: %v", err)
 	}
 }
+
+// Forget takes away what it is told to and nothing else, also when half of it
+// is gone already, and refuses files that are not ours.
+func TestForget(t *testing.T) {
+	dir := host(t, debian)
+	store, err := Find(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, others := root(t, "mine"), root(t, "another platform's")
+	files, err := store.Add(t.Context(), []*x509.Certificate{mine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := store.Add(t.Context(), []*x509.Certificate{others})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := filepath.Join(store.Dir, prefix+"gone.crt")
+	removed, err := store.Forget(t.Context(), append(files, gone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(files, removed); diff != "" {
+		t.Errorf("removed, -want +got:\n%s", diff)
+	}
+	if err := store.check([]*x509.Certificate{others}); err != nil {
+		t.Errorf("another platform's authority: %v", err)
+	}
+	if store.check([]*x509.Certificate{mine}) == nil {
+		t.Error("the host still trusts the one it was to forget")
+	}
+	for _, foreign := range []string{"/etc/passwd", filepath.Join(store.Dir, "company.crt")} {
+		if _, err := store.Forget(t.Context(), []string{foreign}); err == nil {
+			t.Errorf("%s was removed", foreign)
+		}
+	}
+	if _, err := os.Stat(kept[0]); err != nil {
+		t.Error(err)
+	}
+}
