@@ -94,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o.Kube = rest.CopyConfig(o.Kube)
 	o.Kube.QPS, o.Kube.Burst = 100, 200
+	o.Kube.Wrap(waitForServer)
 	if o.Listen == nil {
 		if o.Listen, err = net.Listen("tcp", fmt.Sprintf(":%d", battery.ReadyPort)); err != nil {
 			return fmt.Errorf("open the health port: %w", err)
