@@ -12,12 +12,17 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
+	"github.com/moby/buildkit/util/grpcerrors"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 )
 
@@ -81,9 +86,16 @@ func (r Result) Port() int32 {
 // ErrNoBuilder says that the cluster has no builder that is ready.
 var ErrNoBuilder = errors.New("no builder is ready on this cluster: see `emerald status` and `emerald batteries`")
 
+// Times of a build whose builder, or way there, dies.
+const (
+	tries     = 3               // to build
+	returning = 2 * time.Minute // for a builder, a machine or its API to come back
+)
+
 // Build builds req on the builder of the cluster that kube leads to, as the
 // user kube says, and pushes the result. It returns a *StepError for a build
-// that failed by its own fault.
+// that failed by its own fault. When the builder or the way to it dies, it waits
+// until it is back and builds again, from what is in the cache by then.
 func Build(ctx context.Context, kube *rest.Config, req Request) (Result, error) {
 	plan, err := newPlan(req)
 	if err != nil {
@@ -91,11 +103,43 @@ func Build(ctx context.Context, kube *rest.Config, req Request) (Result, error) 
 	}
 	defer plan.close()
 	builder, err := connect(ctx, kube, req)
-	if err != nil {
-		return Result{}, err
+	for try := 1; err == nil; try++ {
+		var result Result
+		result, err = plan.solve(ctx, builder)
+		// What is wrong with a way that is not needed any more does not matter.
+		_ = builder.close()
+		if err == nil || !isBroken(err) || ctx.Err() != nil {
+			return result, err
+		}
+		if try == tries {
+			return result, fmt.Errorf("build: the connection to the builder broke %d times: see `emerald status`, then try again: %w", tries, err)
+		}
+		if req.Progress != nil {
+			fmt.Fprintf(req.Progress, "the connection to the builder broke (%v): building again when it is back\n", err)
+		}
+		builder, err = reconnect(ctx, kube, req)
 	}
-	defer builder.close()
-	return plan.solve(ctx, builder)
+	return Result{}, err
+}
+
+// isBroken tells whether a build ended because the builder did, or the way to it.
+func isBroken(err error) bool {
+	var step *StepError
+	return !errors.As(err, &step) && grpcerrors.Code(err) == codes.Unavailable
+}
+
+// reconnect is connect for a cluster that was there a moment ago.
+func reconnect(ctx context.Context, kube *rest.Config, req Request) (*connection, error) {
+	var c *connection
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, time.Second, returning, true, func(ctx context.Context) (bool, error) {
+		c, last = connect(ctx, kube, req)
+		return last == nil, nil
+	})
+	if err != nil {
+		return nil, cmp.Or(last, err)
+	}
+	return c, nil
 }
 
 // connection is a builder that is ready for one build.

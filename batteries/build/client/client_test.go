@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/emerald-platform/emerald/batteries/build/detect"
 )
@@ -141,5 +144,23 @@ func TestExplain(t *testing.T) {
 	}
 	if err := (&recorder{}).explain(t.Context(), errors.New("connection lost")); errors.As(err, &step) {
 		t.Errorf("a lost connection is no step's fault: %v", err)
+	}
+}
+
+func TestIsBroken(t *testing.T) {
+	gone := status.Error(codes.Unavailable, "error reading from server: EOF")
+	for _, tt := range []struct {
+		reason string
+		err    error
+		want   bool
+	}{
+		{reason: "the builder died", err: fmt.Errorf("build: failed to receive status: %w", gone), want: true},
+		{reason: "a step failed while something was not there", err: &StepError{Step: "RUN", cause: gone}},
+		{reason: "no token", err: status.Error(codes.Unauthenticated, "the builder needs a token")},
+		{reason: "no connection at all", err: ErrNoBuilder},
+	} {
+		if got := isBroken(tt.err); got != tt.want {
+			t.Errorf("%s: isBroken(%v) = %t, want %t", tt.reason, tt.err, got, tt.want)
+		}
 	}
 }
