@@ -21,6 +21,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
@@ -281,21 +282,44 @@ func (c *campaign) appSettled(ctx context.Context, a *app) error {
 func (c *campaign) compare(what string) {
 	c.t.Helper()
 	for _, a := range c.apps {
-		text, mood, err := c.ask(c.t.Context(), a)
+		var found state
+		ctx, cancel := context.WithTimeout(c.t.Context(), learnLimit)
+		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+			now, err := c.look(ctx, a)
+			if err == nil {
+				found = now
+			}
+			return err == nil && a.allows(now), nil
+		})
+		cancel()
 		if err != nil {
 			c.tally.lost++
-			c.t.Errorf("%s: app %s does not answer: %v", what, a.name, err)
-			continue
+			c.t.Errorf("%s: app %s is %+v; acknowledged: %v, %v, %v", what, a.name, found, a.text, a.mood, a.copies)
 		}
-		var d appsv1.Deployment
-		if err := c.api.Get(c.t.Context(), client.ObjectKey{Namespace: "default", Name: a.name}, &d); err != nil {
-			c.t.Fatalf("%s: %v", what, err)
-		}
-		copies := *d.Spec.Replicas
-		if !a.text[text] || !a.mood[mood] || !a.copies[copies] {
-			c.tally.lost++
-			c.t.Errorf("%s: app %s is %q, %q in %d copies; acknowledged: %v, %v, %v", what, a.name, text, mood, copies, a.text, a.mood, a.copies)
-		}
-		a.text, a.mood, a.copies = map[string]bool{text: true}, map[string]bool{mood: true}, map[int32]bool{copies: true}
+		a.text, a.mood, a.copies = map[string]bool{found.text: true}, map[string]bool{found.mood: true}, map[int32]bool{found.copies: true}
 	}
+}
+
+// learnLimit is how long the gateway may take to hear of new copies.
+const learnLimit = 5 * time.Second
+
+// state is what an app is found to be.
+type state struct {
+	text, mood string
+	copies     int32
+}
+
+func (a *app) allows(s state) bool { return a.text[s.text] && a.mood[s.mood] && a.copies[s.copies] }
+
+// look asks an app and the cluster.
+func (c *campaign) look(ctx context.Context, a *app) (state, error) {
+	text, mood, err := c.ask(ctx, a)
+	if err != nil {
+		return state{}, err
+	}
+	var d appsv1.Deployment
+	if err := c.api.Get(ctx, client.ObjectKey{Namespace: "default", Name: a.name}, &d); err != nil {
+		return state{}, err
+	}
+	return state{text, mood, *d.Spec.Replicas}, nil
 }
