@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -61,14 +62,20 @@ var errInUse = errors.New("containers still run on it")
 // putAway moves the runtime's damaged state aside, so that the next start makes
 // a new one.
 func putAway(d dirs.Dirs) error {
-	shims, err := os.ReadDir(d.ShimSockets())
+	sockets, err := os.ReadDir(d.ShimSockets())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look for containers: %w", err)
 	}
-	aside := d.ContainerdRoot() + ".damaged"
-	if len(shims) > 0 {
+	for _, socket := range sockets {
+		// One that nobody listens on was left by a container that was killed.
+		conn, err := net.Dial("unix", filepath.Join(d.ShimSockets(), socket.Name()))
+		if err != nil {
+			continue
+		}
+		conn.Close()
 		return fmt.Errorf("the container runtime's state in %s is damaged, and %w: end them with: emerald down; then run: emerald up", d.ContainerdRoot(), errInUse)
 	}
+	aside := d.ContainerdRoot() + ".damaged"
 	if err := os.RemoveAll(aside); err != nil {
 		return fmt.Errorf("put the damaged state of the container runtime away: %w", err)
 	}
