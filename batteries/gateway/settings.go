@@ -79,12 +79,17 @@ func check(c Config) error {
 
 // How the gateway leaves: see [proxy.Options].
 const (
-	// drainDelay is the time the machines need to stop sending new connections.
+	// drainDelay is the time the machines need to stop sending new connections
+	// to a pod that is not alone.
 	drainDelay = 5 * time.Second
+	// drainQuiet and drainMax bound the wait for a successor of one that is.
+	drainQuiet = time.Second
+	drainMax   = 20 * time.Second
 	// drainTimeout is the time that requests under way have after that.
 	drainTimeout = 40 * time.Second
-	// gracePeriod is what Kubernetes grants a pod; both of the above fit.
-	gracePeriod = 60 * time.Second
+	// gracePeriod is what Kubernetes grants a pod; drainMax and drainTimeout
+	// fit.
+	gracePeriod = 70 * time.Second
 )
 
 // options returns the data plane's options. The settings must have passed
@@ -97,7 +102,7 @@ func options(s battery.Site, c Config, m *proxy.Metrics) proxy.Options {
 		Upstream: upstream.Options{ConnectTimeout: seconds(l.ConnectSeconds), IdleTimeout: 50 * time.Second, MaxIdle: 256},
 		MaxHead:  int(l.HeadBytes), MaxBody: l.BodyBytes, HeadTimeout: seconds(l.HeadSeconds), IdleTimeout: seconds(l.IdleSeconds),
 		StallTimeout: seconds(l.StallSeconds), BackendTimeout: seconds(l.BackendSeconds), Attempts: int(l.Attempts),
-		DrainDelay: drainDelay, DrainTimeout: drainTimeout,
+		DrainDelay: drainDelay, DrainQuiet: drainQuiet, DrainMax: drainMax, DrainTimeout: drainTimeout,
 	}
 	if l.BodyBytes == 0 {
 		opts.MaxBody = -1

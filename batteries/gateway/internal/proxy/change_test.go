@@ -19,25 +19,31 @@ import (
 	"github.com/emerald-platform/emerald/batteries/gateway/internal/upstream"
 )
 
-// load sends requests with several clients until stop is called, which returns
-// how many there were and the first that failed.
+// load sends requests with several clients, each of which has an answer when it
+// returns, until stop is called, which returns how many there were and the
+// first that failed.
 func load(send func(client int) error) (stop func() (int64, error)) {
 	var n atomic.Int64
 	var first error
 	var once sync.Once
-	var group sync.WaitGroup
+	var group, begun sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	for i := range 4 {
+		begun.Add(1)
 		group.Go(func() {
+			begin := sync.OnceFunc(begun.Done)
+			defer begin()
 			for ctx.Err() == nil {
 				if err := send(i); err != nil {
 					once.Do(func() { first = err })
 					return
 				}
 				n.Add(1)
+				begin()
 			}
 		})
 	}
+	begun.Wait()
 	return func() (int64, error) {
 		cancel()
 		group.Wait()
@@ -187,6 +193,40 @@ func TestDrain(t *testing.T) {
 	if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", h.plain)); err == nil {
 		conn.Close()
 		t.Error("it still listens")
+	}
+}
+
+// The last replica goes on accepting while connections come, since nobody else
+// would take them, but not for ever.
+func TestDrainWithoutASuccessor(t *testing.T) {
+	for name, tc := range map[string]struct{ quiet, max time.Duration }{
+		"until it is quiet":   {400 * time.Millisecond, time.Minute},
+		"at most the maximum": {time.Minute, 500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := start(t, func(o *Options) { o.DrainDelay, o.DrainQuiet, o.DrainMax = 10*time.Millisecond, tc.quiet, tc.max })
+			b := h.backend("one", model.HTTP1, named("one"))
+			h.apply(match("", "/", &model.Rule{Backends: []model.Backend{b}}))
+			began := time.Now()
+			stopped := make(chan time.Time, 1)
+			go func() { h.stop(); stopped <- time.Now() }()
+			asked := began
+			for time.Since(began) < 300*time.Millisecond {
+				asked = time.Now()
+				client := h.client("http/1.1")
+				if _, err := get(client, "http://a.example/"); err != nil {
+					t.Fatalf("after %s: %v", time.Since(began), err)
+				}
+				client.CloseIdleConnections()
+			}
+			end := <-stopped
+			if end.Sub(began) < min(asked.Sub(began)+tc.quiet, tc.max) {
+				t.Errorf("it went on for %s only, %s after the last request", end.Sub(began), end.Sub(asked))
+			}
+			if end.Sub(began) > 30*time.Second {
+				t.Errorf("it went on for %s", end.Sub(began))
+			}
+		})
 	}
 }
 

@@ -101,6 +101,7 @@ func (p *port) accept() {
 			}
 			continue
 		}
+		p.server.accepted.Store(time.Now().UnixNano())
 		c := newClient(p, conn)
 		if !p.add(c) {
 			conn.Close()

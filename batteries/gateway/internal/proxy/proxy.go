@@ -67,8 +67,11 @@ type Options struct {
 	// believed.
 	Trusted []netip.Prefix
 	// DrainDelay is how long after the end of its context a Server goes on
-	// accepting connections: the time until nobody sends it new ones.
-	DrainDelay time.Duration
+	// accepting connections: the time until nobody sends it new ones when
+	// there is another to send them to. Where there is none they keep coming,
+	// and it accepts until none came for DrainQuiet, but at most for DrainMax
+	// in all. Zero for these ends accepting after the delay.
+	DrainDelay, DrainQuiet, DrainMax time.Duration
 	// DrainTimeout is how long requests in flight may take after that.
 	DrainTimeout time.Duration
 }
@@ -81,6 +84,7 @@ type Server struct {
 	// draining is set when the process is to end: responses tell clients to
 	// go elsewhere.
 	draining  atomic.Bool
+	accepted  atomic.Int64 // when the last connection came, in Unix nanoseconds
 	mirroring atomic.Int32 // copies under way
 	date      atomic.Pointer[dateLine]
 
@@ -104,10 +108,9 @@ func (s *Server) SetEndpoints(service upstream.Service, addresses []string) {
 	s.backends.SetEndpoints(service, addresses)
 }
 
-// Run serves until ctx ends, and then drains: it accepts connections for
-// DrainDelay more, asking clients to leave, waits for requests in flight, and
-// cuts those that take longer than DrainTimeout. It returns nil. It must be
-// called once.
+// Run serves until ctx ends, and then drains: it accepts connections for a
+// while, asking clients to leave, waits for requests in flight, and cuts those
+// that take longer than DrainTimeout. It returns nil. It must be called once.
 func (s *Server) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -141,9 +144,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain() {
 	s.draining.Store(true)
 	s.opts.Log.Info("draining", "delay", s.opts.DrainDelay, "timeout", s.opts.DrainTimeout)
-	delay := time.NewTimer(s.opts.DrainDelay)
-	defer delay.Stop()
-	<-delay.C
+	s.awaitQuiet()
 
 	s.mu.Lock()
 	s.closed = true
@@ -158,6 +159,20 @@ func (s *Server) drain() {
 	}
 	group.Go(func() error { s.h2.close(ctx); return nil })
 	_ = group.Wait() // the functions return no errors
+}
+
+// awaitQuiet returns when nobody sends new connections any more.
+func (s *Server) awaitQuiet() {
+	began, pause := time.Now(), s.opts.DrainDelay
+	for {
+		timer := time.NewTimer(pause)
+		<-timer.C
+		now := time.Now()
+		pause = min(s.opts.DrainQuiet-now.Sub(time.Unix(0, s.accepted.Load())), s.opts.DrainMax-now.Sub(began))
+		if pause <= 0 {
+			return
+		}
+	}
 }
 
 // Apply makes a configuration the one in force. On an error nothing has

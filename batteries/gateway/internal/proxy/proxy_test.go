@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -71,14 +72,21 @@ func start(t testing.TB, change func(*Options)) *harness {
 	return h
 }
 
+// freePort returns a port that no one else takes or calls meanwhile: the kernel
+// gives out none of these by itself.
 func freePort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := uint16(10000 + mathrand.IntN(20000))
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return port
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return 0
 }
 
 func selfSigned(t testing.TB, names ...string) (*tls.Certificate, *x509.CertPool) {
