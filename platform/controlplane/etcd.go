@@ -20,11 +20,12 @@ const etcdQuota = 8 << 30
 
 // How often etcd's only member looks at its clock, and how long it waits for a
 // leader before it makes itself one: a random time up to electionMs, which the
-// API's start waits for. Etcd's defaults, ten times as long, are for a network
-// between members (https://etcd.io/docs/latest/tuning/#time-parameters).
+// API's start waits for. Etcd's default of 1000 is for a network between members
+// (https://etcd.io/docs/latest/tuning/#time-parameters); each look costs some
+// processor time for ever.
 const (
-	tickMs     = 20
-	electionMs = 100
+	tickMs     = 50
+	electionMs = 250
 )
 
 // startEtcd starts the only or the local member of etcd and returns when it
