@@ -178,16 +178,21 @@ func (a *appCommand) logs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := bufio.NewWriter(a.env.out)
+			out, silent := bufio.NewWriter(a.env.out), true
 			defer out.Flush()
 			prefix := app.Name + "-"
-			return c.Logs(cmd.Context(), app, o, func(pod, text string) error {
+			err = c.Logs(cmd.Context(), app, o, func(pod, text string) error {
+				silent = false
 				fmt.Fprintf(out, "%s | %s\n", strings.TrimPrefix(pod, prefix), text)
 				if o.Follow {
 					return out.Flush()
 				}
 				return nil
 			})
+			if err == nil && silent {
+				fmt.Fprintf(a.env.err, "%s has printed nothing: what it does is in: emerald app show %s%s\n", app.Name, app.Name, inNamespace(app))
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()

@@ -21,7 +21,7 @@ func TestWipe(t *testing.T) {
 		reason string
 		before func(t *testing.T, m *fixture.Machine)
 	}{
-		{reason: "after a good life", before: func(*testing.T, *fixture.Machine) {}},
+		{reason: "after a good life, trusted by the host", before: func(_ *testing.T, m *fixture.Machine) { m.Emerald("trust") }},
 		{reason: "after down", before: func(_ *testing.T, m *fixture.Machine) { m.Emerald("down") }},
 		{reason: "after the machine and its runtime were killed", before: kill},
 	}
