@@ -14,19 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// GOGC of a process that starts, of one that works, and of one that idles: the
-// first keeps nearly all it allocates, so that collecting finds little and only
-// delays the API; the last allocates so little that collecting early costs next
-// to nothing.
+// GOGC of a process at each time of its life. Until the API is ready it keeps
+// nearly all it allocates, so that collecting finds little and only delays the
+// API. While the batteries come up it must not grow a heap full of holes that it
+// would keep for good. Later it works, or it idles and allocates so little that
+// collecting early costs next to nothing.
 const (
-	collectStart = 400
-	collectBusy  = 50
-	collectCalm  = 10
+	collectStart  = 100
+	collectSettle = 15
+	collectBusy   = 50
+	collectCalm   = 10
 )
 
 // startHeap is the size in bytes, garbage included, at which a start is no
-// longer a reason to be generous: large clusters have large heaps.
-const startHeap = 320 << 20
+// longer a reason to be generous.
+const startHeap = 160 << 20
 
 // The process idles when it allocated less than calmRate bytes in each of
 // calmRounds rounds in a row.
@@ -46,7 +48,7 @@ func tendMemory(ctx context.Context, started <-chan struct{}, log *slog.Logger) 
 	}
 	debug.SetGCPercent(collectStart)
 	untilStarted(ctx, started, heapSize)
-	debug.SetGCPercent(collectBusy)
+	debug.SetGCPercent(collectSettle)
 	tick := time.NewTicker(memoryRound)
 	defer tick.Stop()
 	rest := calm{last: allocated()}
