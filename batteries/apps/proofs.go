@@ -28,6 +28,7 @@ const (
 	proofLimit   = 2 * time.Minute        // for an App to become as wanted
 	proofCleanup = time.Minute            // for what was made to go
 	proofPause   = 200 * time.Millisecond // between looks
+	proofRefused = 10 * time.Second       // for a refusal to be more than a moment's
 	brokenFor    = 5 * time.Second        // how long a broken update is under load
 	loadPause    = 5 * time.Millisecond   // between two requests of one client
 )
@@ -88,10 +89,13 @@ func (s *stage) app(name string, domains ...v1alpha1.Domain) *v1alpha1.App {
 	}
 }
 
+var errRefused = errors.New("the cluster refuses it")
+
 // until waits for a state of the App and says, when it does not come, which one
 // there is.
 func (s *stage) until(ctx context.Context, app *v1alpha1.App, reached func(*v1alpha1.App) bool) error {
 	key, last := client.ObjectKeyFromObject(app), "no state yet"
+	var refused time.Time
 	err := wait.PollUntilContextTimeout(ctx, proofPause, proofLimit, true, func(ctx context.Context) (bool, error) {
 		now := &v1alpha1.App{}
 		if err := s.api.Get(ctx, key, now); err != nil {
@@ -102,6 +106,13 @@ func (s *stage) until(ctx context.Context, app *v1alpha1.App, reached func(*v1al
 			last = fmt.Sprintf("%s: %s", c.Reason, c.Message)
 		}
 		if now.Status.ObservedGeneration < now.Generation || !reached(now) {
+			if readyReason(now) != v1alpha1.ReasonRefused {
+				refused = time.Time{}
+			} else if refused.IsZero() {
+				refused = time.Now()
+			} else if time.Since(refused) > proofRefused {
+				return false, errRefused
+			}
 			return false, nil
 		}
 		*app = *now

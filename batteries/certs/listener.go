@@ -126,7 +126,10 @@ func proveRenewed(ctx context.Context, s battery.Site) error {
 			}
 			return renewsUnderLoad(ctx, dial, sp.host(), roots)
 		})
-		return g.Wait()
+		if err := g.Wait(); err != nil {
+			return fmt.Errorf("%w (%s)", err, sp.progress(ctx))
+		}
+		return nil
 	})
 }
 

@@ -96,7 +96,8 @@ const patience = 30 * time.Second
 func (c *connection) open(ctx context.Context, kube *rest.Config, api kubernetes.Interface, token string) error {
 	var t *tunnel
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, patience, true, func(context.Context) (bool, error) {
+		// Not within the poll's time: what a question cut short says is no cause.
 		t, last = reach(ctx, kube, api)
 		if apierrors.IsForbidden(last) {
 			return false, last
