@@ -48,6 +48,9 @@ const (
 	drainMax = 10 * time.Second
 )
 
+// beginTimeout bounds the wait for a server that was started to serve.
+const beginTimeout = 5 * time.Second
+
 // run serves names until ctx ends; see [battery.Battery].
 func run(ctx context.Context, s battery.Site) error {
 	cfg := s.Config.(Config)
@@ -110,6 +113,7 @@ func (s *server) serve(ctx context.Context, found *resolvers) error {
 	if err != nil {
 		return fmt.Errorf("start CoreDNS: %w", err)
 	}
+	s.awaitBegun()
 	for {
 		select {
 		case <-ctx.Done():
@@ -131,6 +135,23 @@ func (s *server) serve(ctx context.Context, found *resolvers) error {
 			continue
 		}
 		instance = next
+		s.awaitBegun()
+	}
+}
+
+// awaitBegun returns when CoreDNS, which was started a moment ago, reads what is
+// sent to it. One that is told to stop before is never stopped, and waited for
+// without end.
+func (s *server) awaitBegun() {
+	// Not until the end of the caller's context: that is when it is stopped.
+	ctx, cancel := context.WithTimeout(context.Background(), beginTimeout)
+	defer cancel()
+	query := new(mdns.Msg).SetQuestion("kubernetes.default.svc."+s.site.ClusterDomain+".", mdns.TypeA)
+	for _, network := range []string{"udp", "tcp"} {
+		client := mdns.Client{Net: network, Timeout: beginTimeout}
+		if _, _, err := client.ExchangeContext(ctx, query, net.JoinHostPort("127.0.0.1", strconv.Itoa(s.place.port))); err != nil {
+			s.site.Log.Warn("the server does not answer yet", "network", network, "error", err)
+		}
 	}
 }
 

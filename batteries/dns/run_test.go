@@ -123,7 +123,7 @@ func TestServeOffline(t *testing.T) {
 		t.Errorf("without a resolver: %v", a)
 	}
 	serveUpstream(t, net.JoinHostPort(address, "53"), map[string]string{"known.example.": "192.0.2.80"})
-	api.setResolvConf("nameserver " + address + "\n")
+	api.setResolvConf(t, "nameserver "+address+"\n")
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		// The cluster's names never waver meanwhile.
@@ -138,6 +138,49 @@ func TestServeOffline(t *testing.T) {
 			t.Fatalf("the new resolver is not asked after ten seconds: %v", a)
 		}
 	}
+}
+
+// TestStopAtOnce tells a server to go the moment it begins.
+func TestStopAtOnce(t *testing.T) {
+	api := newAPI(t)
+	site := batterytest.Site(&Battery)
+	site.Kube = &rest.Config{Host: api.URL}
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := kubeconfig.Write(file, site.Kube); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		found, err := newResolvers(site.Kube, filepath.Join(t.TempDir(), "resolv.conf"), func(netip.Addr) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		site.Log = slog.New(slog.NewTextHandler(onStart(cancel), nil))
+		srv := &server{site: site, config: Battery.Config.(Config), place: place{port: freePort(t), metrics: "127.0.0.1:0", kubeconfig: file}}
+		ended := make(chan error, 2)
+		go func() { found.run(ctx); ended <- nil }()
+		go func() { ended <- srv.serve(ctx, found) }()
+		for range 2 {
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("it does not end")
+			}
+		}
+	}
+}
+
+// onStart is a log that calls itself when the server says that it starts.
+type onStart func()
+
+func (f onStart) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "msg=starting") {
+		f()
+	}
+	return len(p), nil
 }
 
 // running is a started server.
@@ -259,12 +302,21 @@ func serveUpstream(t *testing.T, address string, records map[string]string) {
 type fakeAPI struct {
 	*httptest.Server
 	resolvConf chan string
+	closing    chan struct{} // closed when the server ends
 }
 
-func (a *fakeAPI) setResolvConf(text string) { a.resolvConf <- text }
+// setResolvConf returns when one that watches was told.
+func (a *fakeAPI) setResolvConf(t *testing.T, text string) {
+	t.Helper()
+	select {
+	case a.resolvConf <- text:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody watches the machine's settings")
+	}
+}
 
 func newAPI(t *testing.T) *fakeAPI {
-	a := &fakeAPI{resolvConf: make(chan string)}
+	a := &fakeAPI{resolvConf: make(chan string), closing: make(chan struct{})}
 	name := func(ns, n string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: ns, Name: n, UID: "1", ResourceVersion: "1"}
 	}
@@ -326,7 +378,7 @@ func newAPI(t *testing.T) *fakeAPI {
 			_ = json.NewEncoder(w).Encode(list)
 		}
 	}))
-	t.Cleanup(func() { a.CloseClientConnections(); a.Close() })
+	t.Cleanup(func() { close(a.closing); a.CloseClientConnections(); a.Close() })
 	return a
 }
 
@@ -341,6 +393,8 @@ func (a *fakeAPI) watch(w http.ResponseWriter, r *http.Request) {
 	for {
 		select {
 		case <-r.Context().Done():
+			return
+		case <-a.closing:
 			return
 		case text := <-changes:
 			cm := corev1.ConfigMap{
