@@ -20,7 +20,7 @@ var tcpBlocked = broke{
 	make: func(w *world) func() {
 		return w.firewall("forward", "ip daddr "+w.podAddress("emerald-dns")+" meta l4proto tcp drop")
 	},
-	fails: map[string]string{"and a name that nobody has is denied": `TCP.*timeout`},
+	fails: map[string]string{"and a name that nobody has is denied": `over TCP in a pod: (no answer|.*timeout)`},
 }
 
 var resolverBlocked = broke{
