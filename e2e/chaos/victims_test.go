@@ -123,12 +123,12 @@ func (c *campaign) killPod(namespace string) func(context.Context) (check, error
 				}
 				for _, pod := range now.Items {
 					for _, s := range pod.Status.ContainerStatuses {
-						if s.ContainerID == old && s.State.Running != nil {
-							return fmt.Errorf("pod %s still counts as running what was killed", pod.Name)
+						if s.ContainerID != old && s.Ready && pod.DeletionTimestamp == nil {
+							return nil
 						}
 					}
 				}
-				return nil
+				return fmt.Errorf("nothing in %s has taken the place of what was killed", namespace)
 			}, unix.Kill(pid, unix.SIGKILL)
 		}
 		return nil, fmt.Errorf("no process runs in %s", namespace)
