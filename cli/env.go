@@ -41,7 +41,7 @@ func (e *env) restConfig() (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the cluster: %w: start one here with: emerald up", err)
 	}
-	cfg.QPS, cfg.Burst = 50, 100
+	cfg.QPS = -1 // the API server's own queues are fairer, and say what they refuse
 	// What the client library logs, a command says itself, in its error.
 	klog.SetLogger(logr.Discard())
 	return cfg, nil
