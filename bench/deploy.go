@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,10 +25,15 @@ func (b *bench) deploy(ctx context.Context) (*report, error) {
 	if err := os.CopyFS(source, os.DirFS(filepath.Join(b.root, "examples", "go"))); err != nil {
 		return nil, fmt.Errorf("copy the example: %w", err)
 	}
-	browser, err := m.browser(ctx)
+	authority, err := m.run(ctx, "trust", "--print")
 	if err != nil {
 		return nil, err
 	}
+	browser, err := m.Browser([]byte(authority))
+	if err != nil {
+		return nil, err
+	}
+	browser.Timeout = 5 * time.Second
 	b.say("the first deploy, with everything to be made")
 	first, err := m.deployChange(ctx, browser, source, "Hello for the first time")
 	if err != nil {
@@ -102,30 +103,4 @@ func shows(ctx context.Context, browser *http.Client, url, text string) bool {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	return err == nil && resp.StatusCode == http.StatusOK && strings.Contains(string(body), text)
-}
-
-// browser returns a client that trusts the platform's authority and finds every
-// name on the machine itself, as *.localhost does.
-func (m *machine) browser(ctx context.Context) (*http.Client, error) {
-	authority, err := m.run(ctx, "trust", "--print")
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(authority)) {
-		return nil, errors.New("emerald trust --print printed no certificate")
-	}
-	return &http.Client{
-		Timeout: 5 * time.Second,
-		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: pool},
-			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				_, port, err := net.SplitHostPort(addr)
-				if err != nil {
-					return nil, err
-				}
-				return m.Dial(ctx, network, net.JoinHostPort("127.0.0.1", port))
-			},
-		},
-	}, nil
 }
