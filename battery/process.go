@@ -40,13 +40,8 @@ func (w process) complete(t *corev1.PodTemplateSpec) {
 	if p.PriorityClassName == "" {
 		p.PriorityClassName = cmp.Or(w.priority, "system-cluster-critical")
 	}
-	setDefault(&p.SecurityContext, &corev1.PodSecurityContext{
-		RunAsNonRoot:   ptr(true),
-		RunAsUser:      ptr(int64(UserID)),
-		RunAsGroup:     ptr(int64(UserID)),
-		FSGroup:        ptr(int64(UserID)),
-		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-	})
+	setDefault(&p.SecurityContext, &corev1.PodSecurityContext{})
+	completeSecurity(p.SecurityContext)
 	if len(p.TopologySpreadConstraints) == 0 {
 		p.TopologySpreadConstraints = spread(w.name)
 	}
@@ -55,6 +50,17 @@ func (w process) complete(t *corev1.PodTemplateSpec) {
 	}}})
 	addVolume(p, corev1.Volume{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	w.completeContainer(container(p, w.name))
+}
+
+func completeSecurity(s *corev1.PodSecurityContext) {
+	if s.RunAsGroup == nil {
+		// Who chose a group of its own arranges what its volumes belong to.
+		setDefault(&s.FSGroup, ptr(int64(UserID)))
+	}
+	setDefault(&s.RunAsNonRoot, ptr(true))
+	setDefault(&s.RunAsUser, ptr(int64(UserID)))
+	setDefault(&s.RunAsGroup, ptr(int64(UserID)))
+	setDefault(&s.SeccompProfile, &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault})
 }
 
 func (w process) completeContainer(c *corev1.Container) {

@@ -44,7 +44,8 @@ func TestComplete(t *testing.T) {
 				Selector: battery.Selector("demo"), Ports: []corev1.ServicePort{{Port: 80}},
 			}},
 			&appsv1.Deployment{ObjectMeta: named, Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-				Volumes: []corev1.Volume{{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}}},
+				SecurityContext: &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}}},
+				Volumes:         []corev1.Volume{{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}}},
 				Containers: []corev1.Container{
 					{Name: "sidecar", Image: "other"},
 					{
@@ -58,9 +59,12 @@ func TestComplete(t *testing.T) {
 		)),
 		"own-statefulset": sound("demo", where(battery.Own), manifests(&appsv1.StatefulSet{ObjectMeta: named})),
 		"own-daemonset": sound("demo", where(battery.Own), manifests(&appsv1.DaemonSet{ObjectMeta: named, Spec: appsv1.DaemonSetSpec{
-			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
-				Name: "demo", SecurityContext: &corev1.SecurityContext{Privileged: func() *bool { yes := true; return &yes }()},
-			}}}},
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+				SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: new(false), RunAsUser: new(int64(0)), RunAsGroup: new(int64(0))},
+				Containers: []corev1.Container{{
+					Name: "demo", SecurityContext: &corev1.SecurityContext{Privileged: new(true)},
+				}},
+			}},
 		}})),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"github.com/emerald-platform/emerald/kit/kube"
 )
 
-// serverPort is where the server listens: above 1023, so that it needs neither
-// root nor a capability. Clients see port 53 of the Service.
-const serverPort = 1053
+// serverPort is where the server listens: on the pods as on the Service, since
+// NetworkPolicies speak of the ports of pods, and everybody's allow 53.
+const serverPort = 53
 
 // conventional are the labels by which other people's tools find a cluster's
 // DNS, whoever provides it.
@@ -43,6 +43,11 @@ func deployment() *appsv1.Deployment {
 			Spec: corev1.PodSpec{
 				// The machine's resolv.conf instead of one that names this server.
 				DNSPolicy: corev1.DNSDefault,
+				// Of the pod's own network only: a safe sysctl, which takes neither
+				// root nor a capability.
+				SecurityContext: &corev1.PodSecurityContext{
+					Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}},
+				},
 				Containers: []corev1.Container{{
 					Name: "dns",
 					Ports: []corev1.ContainerPort{
