@@ -3,6 +3,10 @@
 VERSION    ?= 0.1.0-dev
 KUBERNETES := v1.37.2
 
+# When the sources were committed. The time of the build would make each build
+# another; without git the program does not know how old it is.
+COMMITTED  := $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+
 # One set of build flags everywhere, or Go's cache is rebuilt from zero.
 export CGO_ENABLED := 0
 export GOFLAGS     := -trimpath -buildvcs=false
@@ -10,9 +14,10 @@ export GOFLAGS     := -trimpath -buildvcs=false
 VERSION_PKG := k8s.io/component-base/version
 LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitVersion=$(KUBERNETES) -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=37 \
-  -X $(VERSION_PKG).gitTreeState=clean -X $(VERSION_PKG).buildDate=$(shell date -u +%Y-%m-%dT00:00:00Z) \
+  -X $(VERSION_PKG).gitTreeState=clean $(if $(COMMITTED),-X $(VERSION_PKG).buildDate=$(COMMITTED)) \
   -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES) \
-  -X github.com/emerald-platform/emerald/platform/machine.Version=$(VERSION)
+  -X github.com/emerald-platform/emerald/platform/machine.Version=$(VERSION) \
+  $(if $(COMMITTED),-X github.com/emerald-platform/emerald/platform/machine.Committed=$(COMMITTED))
 
 RUNTIME := platform/containers/embedded/bin/runc
 

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"runtime/debug"
 	"time"
 
 	"github.com/emerald-platform/emerald/platform/controlplane"
@@ -16,7 +15,7 @@ import (
 func Preflight(ctx context.Context, d dirs.Dirs, s Settings) error {
 	const loopback = "127.0.0.1"
 	return preflight.Check(ctx, preflight.Options{
-		Dirs: d, Built: built(),
+		Dirs: d, Built: built(Committed),
 		Ports: []preflight.Port{
 			{Network: "tcp", Number: controlplane.APIPort, For: "the Kubernetes API"},
 			{Network: "tcp", Address: loopback, Number: controlplane.EtcdClientPort, For: "etcd"},
@@ -35,17 +34,11 @@ func Preflight(ctx context.Context, d dirs.Dirs, s Settings) error {
 }
 
 // built is when the program's source was committed, the zero time for a build
-// that does not say.
-func built() time.Time {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+// that does not say: then the clock is not checked by it.
+func built(committed string) time.Time {
+	t, err := time.Parse(time.RFC3339, committed)
+	if err != nil {
 		return time.Time{}
 	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.time" {
-			t, _ := time.Parse(time.RFC3339, setting.Value)
-			return t
-		}
-	}
-	return time.Time{}
+	return t
 }

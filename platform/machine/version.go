@@ -11,6 +11,10 @@ import (
 // Version is the platform's version, stamped by the build.
 var Version = "0.1.0-dev"
 
+// Committed is when the program's source was committed (RFC 3339), stamped by
+// the build; empty where it was built without git.
+var Committed string
+
 // binaryID tells one build of the program from another without reading it:
 // the inode, size and time of its file.
 func binaryID() string {
