@@ -2,15 +2,12 @@ package build
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/session"
@@ -39,30 +36,7 @@ func newRegistries(s battery.Site, abroad *http.Client) *registries {
 	if s.RegistryAddress != "" {
 		address = net.JoinHostPort(s.RegistryAddress, "443") // before names work
 	}
-	return &registries{own: own, abroad: abroad, home: &http.Client{Transport: &http.Transport{
-		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialRegistry(ctx, network, address, own)
-		},
-		MaxIdleConnsPerHost: 8,
-		IdleConnTimeout:     2 * time.Minute,
-		// HTTP/2's flow control halves the speed of large pushes, which is why
-		// BuildKit does without it, too.
-		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
-	}}}
-}
-
-// dialRegistry reads the platform's certificate authority anew for every
-// connection: it is replaced while this runs.
-func dialRegistry(ctx context.Context, network, address, serverName string) (net.Conn, error) {
-	ca, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the platform's certificate authority: %w", err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: time.Minute},
-		Config: &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12}}
-	return d.DialContext(ctx, network, address)
+	return &registries{own: own, abroad: abroad, home: newHome(address, own).client()}
 }
 
 // hosts implements docker.RegistryHosts.
