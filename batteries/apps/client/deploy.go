@@ -20,6 +20,14 @@ import (
 // undoTime is how long taking something back may take after the user gave up.
 const undoTime = 30 * time.Second
 
+// How long an App may take to go. Deleting one waits for its copies, which have
+// half a minute each to end; letting go of them takes the garbage collector less
+// than a second, unless it learns of the kind only now.
+const (
+	deleteTime = 5 * time.Minute
+	ejectTime  = 2 * time.Minute
+)
+
 // Deployment is a change that was accepted and is being rolled out.
 type Deployment struct {
 	App      *v1alpha1.App
@@ -218,10 +226,8 @@ func (c *Client) Delete(ctx context.Context, app *v1alpha1.App) error {
 	if err := c.remove(ctx, app); err != nil {
 		return err
 	}
-	key := client.ObjectKeyFromObject(app)
-	err := c.until(ctx, key, func(a *v1alpha1.App) (bool, error) { return a == nil || a.UID != app.UID, nil })
-	if err != nil {
-		return fmt.Errorf("wait until app %q is gone: %w", app.Name, err)
+	if err := c.gone(ctx, app, deleteTime); err != nil {
+		return fmt.Errorf("delete app %q: %w", app.Name, err)
 	}
 	return c.dropSecrets(ctx, app)
 }
@@ -260,9 +266,8 @@ func (c *Client) Eject(ctx context.Context, namespace, name string) error {
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("eject app %q: %w", name, explain(err))
 	}
-	err = c.until(ctx, client.ObjectKeyFromObject(app), func(a *v1alpha1.App) (bool, error) { return a == nil || a.UID != uid, nil })
-	if err != nil {
-		return fmt.Errorf("wait until app %q has let go: %w", name, err)
+	if err := c.gone(ctx, app, ejectTime); err != nil {
+		return fmt.Errorf("eject app %q: %w", name, err)
 	}
 	return nil
 }

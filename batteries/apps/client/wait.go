@@ -248,9 +248,44 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// until waits for see to return true.
-func (c *Client) until(ctx context.Context, key client.ObjectKey, see func(*v1alpha1.App) (bool, error)) error {
-	return c.follow(ctx, key, nil, see)
+// gone waits until an App that was deleted is no more, and at most for the given
+// time: Kubernetes waits without end for whoever has put a finalizer on it.
+func (c *Client) gone(ctx context.Context, app *v1alpha1.App, within time.Duration) error {
+	late := errors.New("it took too long")
+	bound, cancel := context.WithTimeoutCause(ctx, within, late)
+	defer cancel()
+	left := app
+	err := c.follow(bound, client.ObjectKeyFromObject(app), nil, func(now *v1alpha1.App) (bool, error) {
+		if now == nil || now.UID != app.UID {
+			return true, nil
+		}
+		left = now
+		return false, nil
+	})
+	if ctx.Err() == nil && err != nil && errors.Is(context.Cause(bound), late) {
+		return fmt.Errorf("it is still there after %s: %s: the deletion goes on; see what the platform lacks with: emerald status, and what is left with: emerald kubectl -n %s get app %s -o yaml",
+			within, whoHolds(left), app.Namespace, app.Name)
+	}
+	return err
+}
+
+// whoHolds says what keeps an App from going.
+func whoHolds(app *v1alpha1.App) string {
+	var own, others []string
+	for _, f := range app.Finalizers {
+		if f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents {
+			own = append(own, f)
+		} else {
+			others = append(others, f)
+		}
+	}
+	switch {
+	case len(others) > 0:
+		return "whoever put the finalizers " + strings.Join(others, ", ") + " on it has not removed them"
+	case len(own) > 0:
+		return "Kubernetes' garbage collector has not dealt with what belongs to it (finalizer " + strings.Join(own, ", ") + ")"
+	}
+	return "the API server does not say that it is gone"
 }
 
 // LastWords returns what the App's failing copy said last, at most n lines: its
