@@ -46,6 +46,21 @@ const (
 // settleTime is how long a change may take to be seen in the names.
 const settleTime = 5 * time.Second
 
+// outsideTime is how long the answer about a name outside may take: longer than
+// the server tries to get one.
+const outsideTime = askTimeout + 2*time.Second
+
+// atOnce makes all checks at the same time, so that a server which answers none
+// of them is told after the time of one, and returns all errors in their order.
+func atOnce(checks ...func() error) error {
+	errs := make([]error, len(checks))
+	var g errgroup.Group
+	for i, check := range checks {
+		g.Go(func() error { errs[i] = check(); return nil })
+	}
+	return errors.Join(append(errs, g.Wait())...)
+}
+
 // proveServices asks for each kind of name that the Kubernetes DNS-based service
 // discovery specification, version 1.1, defines.
 func proveServices(ctx context.Context, s battery.Site) error {
@@ -63,22 +78,28 @@ func proveServices(ctx context.Context, s battery.Site) error {
 		if a, err := netip.ParseAddr(address); err == nil && a.Is6() {
 			addressType = "AAAA"
 		}
-		return errors.Join(
-			w.says(ctx, Question{Name: clustered, Type: addressType}, address),
-			w.says(ctx, Question{Name: clustered + "." + w.namespace, Type: addressType}, address),
-			w.says(ctx, Question{Name: full(clustered), Type: addressType}, address),
-			w.says(ctx, Question{Name: full(clustered), Type: addressType, TCP: true}, address),
-			w.says(ctx, Question{Name: full("_http._tcp." + clustered), Type: "SRV"}, "80 "+full(clustered)),
-			w.says(ctx, Question{Name: address, Type: "PTR"}, full(clustered)),
-			w.says(ctx, Question{Name: full(headless), Type: addressType}, pod),
-			w.says(ctx, Question{Name: full("witness." + headless), Type: addressType}, pod),
-			w.says(ctx, Question{Name: full("_http._tcp." + headless), Type: "SRV"}, "8080 "+full("witness."+headless)),
+		says := func(q Question, records ...string) func() error {
+			return func() error { return w.says(ctx, q, records...) }
+		}
+		denies := func(q Question) func() error {
+			return func() error { return w.denies(ctx, q) }
+		}
+		return atOnce(
+			says(Question{Name: clustered, Type: addressType}, address),
+			says(Question{Name: clustered + "." + w.namespace, Type: addressType}, address),
+			says(Question{Name: full(clustered), Type: addressType}, address),
+			says(Question{Name: full(clustered), Type: addressType, TCP: true}, address),
+			says(Question{Name: full("_http._tcp." + clustered), Type: "SRV"}, "80 "+full(clustered)),
+			says(Question{Name: address, Type: "PTR"}, full(clustered)),
+			says(Question{Name: full(headless), Type: addressType}, pod),
+			says(Question{Name: full("witness." + headless), Type: addressType}, pod),
+			says(Question{Name: full("_http._tcp." + headless), Type: "SRV"}, "8080 "+full("witness."+headless)),
 
-			w.denies(ctx, Question{Name: full("nobody"), Type: addressType}),
-			w.denies(ctx, Question{Name: full("nobody"), Type: addressType, TCP: true}),
-			w.denies(ctx, Question{Name: full("_ftp._tcp." + clustered), Type: "SRV"}),
+			denies(Question{Name: full("nobody"), Type: addressType}),
+			denies(Question{Name: full("nobody"), Type: addressType, TCP: true}),
+			denies(Question{Name: full("_ftp._tcp." + clustered), Type: "SRV"}),
 			// A short name never leads into another namespace.
-			w.denies(ctx, Question{Name: "kubernetes." + w.namespace + ".svc." + s.ClusterDomain + ".", Type: addressType}),
+			denies(Question{Name: "kubernetes." + w.namespace + ".svc." + s.ClusterDomain + ".", Type: addressType}),
 		)
 	})
 }
@@ -114,27 +135,28 @@ func proveZone(ctx context.Context, s battery.Site) error {
 			return fmt.Errorf("find the gateway's service: %w", err)
 		}
 		missing := apierrors.IsNotFound(err)
-		var errs []error
+		var checks []func() error
 		for _, name := range []string{s.Domain + ".", "any." + s.Domain + ".", "any.team." + s.Domain + "."} {
 			if missing {
 				// Without a gateway the names lead nowhere.
-				errs = append(errs, w.denies(ctx, Question{Name: name}))
+				checks = append(checks, func() error { return w.denies(ctx, Question{Name: name}) })
 				continue
 			}
 			qtype := "A"
 			if a, err := netip.ParseAddr(svc.Spec.ClusterIP); err == nil && a.Is6() {
 				qtype = "AAAA"
 			}
-			errs = append(errs, w.says(ctx, Question{Name: name, Type: qtype}, svc.Spec.ClusterIP))
+			checks = append(checks, func() error { return w.says(ctx, Question{Name: name, Type: qtype}, svc.Spec.ClusterIP) })
 		}
-		neighbour, err := w.lookup(ctx, Question{Name: "not" + s.Domain + "."})
-		if err != nil {
+		return atOnce(append(checks, func() error {
+			ctx, cancel := context.WithTimeout(ctx, outsideTime)
+			defer cancel()
+			neighbour, err := w.lookup(ctx, Question{Name: "not" + s.Domain + "."})
+			if err == nil && !missing && slices.Contains(neighbour.Records, svc.Spec.ClusterIP) {
+				err = fmt.Errorf("%q leads to the gateway and must not", neighbour.Name)
+			}
 			return err
-		}
-		if !missing && slices.Contains(neighbour.Records, svc.Spec.ClusterIP) {
-			errs = append(errs, fmt.Errorf("%q leads to the gateway and must not", neighbour.Name))
-		}
-		return errors.Join(errs...)
+		})...)
 	})
 }
 
