@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/rest"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/emerald-platform/emerald/battery"
@@ -26,10 +25,7 @@ func run(ctx context.Context, s battery.Site) error {
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "kubeconfig")
-	// What waits for the API server while it restarts cannot be written down.
-	written := rest.CopyConfig(s.Kube)
-	written.WrapTransport = nil
-	if err := kubeconfig.Write(file, written); err != nil {
+	if err := kubeconfig.Write(file, s.Kube); err != nil {
 		return err
 	}
 	p, err := newPublisher(s)

@@ -32,7 +32,7 @@ type place struct {
 	port       int
 	metrics    string   // see metricsAddress
 	upstreams  []string // resolvers for everything outside, in order; may be empty
-	kubeconfig string   // file, "" for the pod's own service account
+	kubeconfig string   // file with the way to the API
 }
 
 // directive is one line of a Corefile, with a body in braces when it has one.
@@ -75,9 +75,7 @@ func rootBlock(s battery.Site, c Config, p place) block {
 	kubernetes.add("ttl", strconv.Itoa(int(c.TTLSeconds)))
 	// Reverse names of the cluster's addresses only: others may exist outside.
 	kubernetes.add("fallthrough", "in-addr.arpa", "ip6.arpa")
-	if p.kubeconfig != "" {
-		kubernetes.add("kubeconfig", p.kubeconfig)
-	}
+	kubernetes.add("kubeconfig", p.kubeconfig)
 	out := block{zone: ".", directives: slices.Concat(
 		common(p),
 		[]directive{line("loadbalance")},

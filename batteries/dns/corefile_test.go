@@ -21,12 +21,12 @@ func TestCorefile(t *testing.T) {
 		"offline": {config: Battery.Config.(Config), blocks: 1},
 		"uncached": {
 			config: Config{Pods: PodsDisabled},
-			place:  place{upstreams: []string{"192.0.2.1"}, kubeconfig: "/tmp/kubeconfig"}, blocks: 1,
+			place:  place{upstreams: []string{"192.0.2.1"}}, blocks: 1,
 		},
 		"full": {config: full, place: place{upstreams: []string{"192.0.2.1", "2001:db8::1"}}, blocks: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.place.port, tc.place.metrics = serverPort, metricsAddress
+			tc.place.port, tc.place.metrics, tc.place.kubeconfig = serverPort, metricsAddress, "/tmp/kubeconfig"
 			got := corefile(batterytest.Site(&Battery), tc.config, tc.place)
 			parses(t, got, tc.blocks)
 			batterytest.Golden(t, "testdata/"+name+".corefile", got)

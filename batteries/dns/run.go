@@ -35,10 +35,6 @@ import (
 	"github.com/emerald-platform/emerald/kit/kubeconfig"
 )
 
-// podToken is where a pod finds its service account's token. CoreDNS looks there
-// by itself, and then speaks to the API in the form that costs the least memory.
-const podToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
-
 // How long a server that must go still answers: until nobody has asked for a
 // second, since the rest of the cluster needs a moment to learn of it, and
 // another needs one to take its place; at least and at most this long.
@@ -61,12 +57,11 @@ func run(ctx context.Context, s battery.Site) error {
 	if err != nil {
 		return err
 	}
-	var file string
-	if s.Kube.BearerTokenFile != podToken {
-		file = filepath.Join(os.TempDir(), "kubeconfig")
-		if err := kubeconfig.Write(file, s.Kube); err != nil {
-			return err
-		}
+	// By itself CoreDNS would find the pod's token, but not what waits for the
+	// API server while it restarts: its names would stay old for up to a minute.
+	file := filepath.Join(os.TempDir(), "kubeconfig")
+	if err := kubeconfig.Write(file, s.Kube); err != nil {
+		return err
 	}
 	log.SetFlags(0)
 	log.SetOutput(logLines{s.Log})

@@ -1,9 +1,12 @@
 package kubeconfig
 
 import (
+	"encoding/pem"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +56,55 @@ func TestWrite(t *testing.T) {
 				t.Errorf("mode %o", mode)
 			}
 		})
+	}
+}
+
+// counter counts the requests that pass it.
+type counter struct {
+	passed *atomic.Int32
+	next   http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.passed.Add(1)
+	return c.next.RoundTrip(r)
+}
+
+// What is wrapped around the transport is there for who reads the file, together
+// with the token.
+func TestWriteWrapped(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer secret" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer server.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	for range 2 { // a second one does not take the first one's place
+		var passed atomic.Int32
+		cfg := &rest.Config{Host: server.URL, BearerToken: "secret", TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return counter{&passed, next} })
+		path := filepath.Join(t.TempDir(), "kubeconfig")
+		if err := Write(path, cfg); err != nil {
+			t.Fatal(err)
+		}
+		got, err := clientcmd.BuildConfigFromFlags("", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := rest.HTTPClientFor(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || passed.Load() != 1 {
+			t.Errorf("%s, %d requests passed", resp.Status, passed.Load())
+		}
 	}
 }
 
