@@ -29,14 +29,7 @@ import (
 // TestMain makes the test binary a runtime, too: [containers.Start] runs this
 // very program again.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "containerd" {
-		if err := containers.Main(context.Background(), os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	isolated.Main(m)
+	isolated.Main(m, isolated.Program{Name: "containerd", Run: containers.Main})
 }
 
 // machine is a container runtime with directories and cgroups of its own.

@@ -30,10 +30,26 @@ import (
 // inside marks the process that runs in the namespaces.
 const inside = "EMERALD_TEST_ISOLATED"
 
+// Program is another program that the test binary is as well, for code that runs
+// its own program again.
+type Program struct {
+	Name string // the first argument
+	Run  func(ctx context.Context, args []string) error
+}
+
 // Main runs the tests of m in fresh namespaces and ends the process. Without
 // root it runs them where they are, and those that [Require] the namespaces are
-// skipped.
-func Main(m *testing.M) {
+// skipped. Called as one of the programs it runs that instead.
+func Main(m *testing.M, programs ...Program) {
+	for _, p := range programs {
+		if len(os.Args) > 1 && os.Args[1] == p.Name {
+			if err := p.Run(context.Background(), os.Args[2:]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
 	switch {
 	case os.Getenv(inside) != "":
 		if err := prepare(); err != nil {
