@@ -108,34 +108,33 @@ func connect(inside *netlink.Handle, near, far netlink.Link, addr netip.Addr) er
 	if err != nil {
 		return fmt.Errorf("add address: %w", err)
 	}
-	// Neighbours are written down on both sides, so nothing is ever asked on
-	// the link and nobody can answer in another's name.
-	err = inside.NeighSet(&netlink.Neigh{
-		LinkIndex: far.Attrs().Index, State: netlink.NUD_PERMANENT,
-		IP: gateway.AsSlice(), HardwareAddr: near.Attrs().HardwareAddr,
-	})
-	if err != nil {
-		return fmt.Errorf("add gateway: %w", err)
-	}
-	err = inside.RouteReplace(&netlink.Route{LinkIndex: far.Attrs().Index, Dst: one(gateway), Scope: netlink.SCOPE_LINK})
-	if err != nil {
-		return fmt.Errorf("add route to gateway: %w", err)
+	if err := introduce(inside, far, gateway, near.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("introduce the gateway: %w", err)
 	}
 	everything := &net.IPNet{IP: make(net.IP, addr.BitLen()/8), Mask: net.CIDRMask(0, addr.BitLen())}
 	err = inside.RouteReplace(&netlink.Route{LinkIndex: far.Attrs().Index, Dst: everything, Gw: gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)})
 	if err != nil {
 		return fmt.Errorf("add default route: %w", err)
 	}
-	err = netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: near.Attrs().Index, State: netlink.NUD_PERMANENT,
-		IP: addr.AsSlice(), HardwareAddr: far.Attrs().HardwareAddr,
+	if err := introduce(&netlink.Handle{}, near, addr, far.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("introduce the pod: %w", err)
+	}
+	return nil
+}
+
+// introduce tells one side of a link who is at its other end. Neighbours are
+// written down, so nothing is ever asked on the link and nobody can answer in
+// another's name.
+func introduce(h *netlink.Handle, link netlink.Link, other netip.Addr, hardware net.HardwareAddr) error {
+	err := h.NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: other.AsSlice(), HardwareAddr: hardware,
 	})
 	if err != nil {
 		return fmt.Errorf("add neighbour: %w", err)
 	}
-	err = netlink.RouteReplace(&netlink.Route{LinkIndex: near.Attrs().Index, Dst: one(addr), Scope: netlink.SCOPE_LINK})
+	err = h.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: one(other), Scope: netlink.SCOPE_LINK})
 	if err != nil {
-		return fmt.Errorf("add route to pod: %w", err)
+		return fmt.Errorf("add route: %w", err)
 	}
 	return nil
 }
