@@ -224,26 +224,23 @@ func (f File) write(out *tar.Writer) error {
 	case f.Link != "":
 		h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, f.Link, 0
 		return out.WriteHeader(h)
-	case f.From == "":
-		if err := out.WriteHeader(h); err != nil {
+	}
+	data := io.Reader(bytes.NewReader(f.Data))
+	if f.From != "" {
+		in, err := os.Open(f.From)
+		if err != nil {
 			return err
 		}
-		_, err := out.Write(f.Data)
-		return err
+		defer in.Close()
+		st, err := in.Stat()
+		if err != nil {
+			return err
+		}
+		data, h.Size = in, st.Size()
 	}
-	in, err := os.Open(f.From)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	st, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	h.Size = st.Size()
 	if err := out.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	_, err := io.Copy(out, data)
 	return err
 }
