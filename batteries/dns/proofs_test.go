@@ -11,7 +11,7 @@ import (
 func TestAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := func(err error) func() error {
-			return func() error { time.Sleep(settleTime); return err }
+			return func() error { <-time.After(settleTime); return err }
 		}
 		began := time.Now()
 		err := atOnce(slow(errors.New("a")), slow(nil), slow(errors.New("b")))
