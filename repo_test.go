@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -214,6 +215,34 @@ func TestNoGlobalState(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// TestStamps wants a string variable behind every value of ours that the build
+// stamps: the linker says nothing about names that do not exist.
+func TestStamps(t *testing.T) {
+	raw, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stamps := regexp.MustCompile(`-X `+regexp.QuoteMeta(module)+`/([^ =]+)\.(\w+)=`).FindAllStringSubmatch(string(raw), -1)
+	if len(stamps) == 0 {
+		t.Error("the Makefile stamps nothing")
+	}
+	vars := map[string]bool{}
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
+				for _, spec := range g.Specs {
+					vars[s.pkg+"."+spec.(*ast.ValueSpec).Names[0].Name] = true
+				}
+			}
+		}
+	}
+	for _, stamp := range stamps {
+		if name := stamp[1] + "." + stamp[2]; !vars[name] {
+			t.Errorf("the Makefile stamps %s, which does not exist", name)
+		}
 	}
 }
 
