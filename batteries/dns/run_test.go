@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ func TestServe(t *testing.T) {
 	api := newAPI(t)
 	upstream := newUpstream(t, map[string]string{"known.example.": "192.0.2.80", "corp.example.": "192.0.2.81"})
 	site := batterytest.Site(&Battery)
-	site.Kube = &rest.Config{Host: api.URL}
+	site.Kube = api.kube()
 	site.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 	cfg := Battery.Config.(Config)
@@ -81,6 +83,15 @@ func TestServe(t *testing.T) {
 		}
 	}
 
+	t.Run("CoreDNS waits for the API server as batteries do", func(t *testing.T) {
+		api.mu.Lock()
+		defer api.mu.Unlock()
+		for _, path := range []string{"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
+			if !slices.Contains(api.passed, path) {
+				t.Errorf("its question for %s took another way than %q", path, api.passed)
+			}
+		}
+	})
 	t.Run("questions are counted", func(t *testing.T) {
 		// An answer is sent before its question is counted: more are asked here
 		// than can be late.
@@ -111,7 +122,7 @@ func TestServe(t *testing.T) {
 func TestServeOffline(t *testing.T) {
 	api := newAPI(t)
 	site := batterytest.Site(&Battery)
-	site.Kube = &rest.Config{Host: api.URL}
+	site.Kube = api.kube()
 	site.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	// A resolv.conf has no room for a port, and loopback is all a test may ask.
 	const address = "127.0.0.77"
@@ -144,7 +155,7 @@ func TestServeOffline(t *testing.T) {
 func TestStopAtOnce(t *testing.T) {
 	api := newAPI(t)
 	site := batterytest.Site(&Battery)
-	site.Kube = &rest.Config{Host: api.URL}
+	site.Kube = api.kube()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := kubeconfig.Write(file, site.Kube); err != nil {
 		t.Fatal(err)
@@ -303,6 +314,32 @@ type fakeAPI struct {
 	*httptest.Server
 	resolvConf chan string
 	closing    chan struct{} // closed when the server ends
+
+	mu     sync.Mutex
+	passed []string // the paths of requests that took the way of kube
+}
+
+// kube is the way to the API, with something around it as in a battery's pod.
+func (a *fakeAPI) kube() *rest.Config {
+	cfg := &rest.Config{Host: a.URL, TLSClientConfig: rest.TLSClientConfig{
+		CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw}),
+	}}
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting{a, next} })
+	return cfg
+}
+
+// noting notes the requests that pass.
+type noting struct {
+	api  *fakeAPI
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
+	n.api.mu.Lock()
+	n.api.passed = append(n.api.passed, r.URL.Path)
+	n.api.mu.Unlock()
+	return n.next.RoundTrip(r)
 }
 
 // setResolvConf returns when one that watches was told.
@@ -358,7 +395,7 @@ func newAPI(t *testing.T) *fakeAPI {
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}, ListMeta: metav1.ListMeta{ResourceVersion: "1"},
 		},
 	}
-	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		list, ok := lists[r.URL.Path]
 		query := r.URL.Query()
