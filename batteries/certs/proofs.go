@@ -103,12 +103,35 @@ func (s *space) waitsForUnknownIssuer(ctx context.Context) error {
 	return nil
 }
 
+// heeded is how long an API server takes to heed a policy that is new: it looks
+// for them once a second.
+const heeded = 5 * time.Second
+
+// soon tries what must be refused until it is or ctx ends, and returns nil when it
+// was accepted to the end.
+func soon(ctx context.Context, try func() error) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err := try(); err != nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
 func proveRefused(ctx context.Context, s battery.Site) error {
 	return within(ctx, s, func(ctx context.Context, sp *space) error {
 		certificates := sp.certs.CertmanagerV1().Certificates(sp.name)
 		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 		var errs []error
-		refused := func(what string, err error, hint string) {
+		soonEnough, cancel := context.WithTimeout(ctx, heeded)
+		defer cancel()
+		refused := func(what, hint string, try func() error) {
+			err := soon(soonEnough, try)
 			switch {
 			case err == nil:
 				errs = append(errs, fmt.Errorf("%s was accepted", what))
@@ -122,24 +145,26 @@ func proveRefused(ctx context.Context, s battery.Site) error {
 		}
 		c := sp.certificate("short")
 		c.Spec.Duration = &metav1.Duration{Duration: time.Minute}
-		_, err := certificates.Create(ctx, c, dry)
-		refused("a certificate for one minute", err, "spec.duration is shorter than 1h")
+		dryRun := func(c *cmapi.Certificate) func() error {
+			return func() error { _, err := certificates.Create(ctx, c, dry); return err }
+		}
+		refused("a certificate for one minute", "spec.duration is shorter than 1h", dryRun(c))
 
 		c = sp.certificate("url")
 		c.Spec.DNSNames = []string{"https://" + sp.host()}
-		_, err = certificates.Create(ctx, c, dry)
-		refused("a URL as a host name", err, "write it without scheme, port or path")
+		refused("a URL as a host name", "write it without scheme, port or path", dryRun(c))
 
 		c = sp.certificate("weak")
 		c.Spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.RSAKeyAlgorithm, Size: 1024}
-		_, err = certificates.Create(ctx, c, dry)
-		refused("a weak key", err, "2048 to 8192 bits")
+		refused("a weak key", "2048 to 8192 bits", dryRun(c))
 
 		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "two"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{
 			SelfSigned: &cmapi.SelfSignedIssuer{}, CA: &cmapi.CAIssuer{SecretName: "ca"},
 		}}}
-		_, err = sp.certs.CertmanagerV1().Issuers(sp.name).Create(ctx, issuer, dry)
-		refused("an issuer of two kinds", err, "exactly one kind of issuer")
+		refused("an issuer of two kinds", "exactly one kind of issuer", func() error {
+			_, err := sp.certs.CertmanagerV1().Issuers(sp.name).Create(ctx, issuer, dry)
+			return err
+		})
 
 		errs = append(errs, sp.keepsRequester(ctx))
 		return errors.Join(errs...)
