@@ -44,7 +44,8 @@ type Battery struct {
 	// Manifests returns the objects the battery needs besides its workload:
 	// its CRDs, roles, services, policies. It is pure: no I/O, no clock, no
 	// randomness. The installer calls it whenever the Site may have changed
-	// and applies the difference. The Site has no Kube, Log or Ready here.
+	// and applies the difference. The Site has no Kube, Log, Ready or Leave
+	// here.
 	//
 	// To differ from the workload the platform makes, return a Deployment,
 	// StatefulSet or DaemonSet that has the battery's name and only the fields

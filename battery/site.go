@@ -59,6 +59,13 @@ type Site struct {
 	// the battery does its job; the workload's probe reports it. Never nil in
 	// Run, nil elsewhere.
 	Ready func()
+
+	// Leave is called by Run, at most once and after its context has ended, by
+	// a battery that must not be asked any more before it stops asking: the
+	// workload's probe takes its readiness back. Most need not: a pod that is
+	// told to go gets no new connections as soon as there is another. Never nil
+	// in Run, nil elsewhere.
+	Leave func()
 }
 
 // UserID is the user and group that batteries run as unless their workload

@@ -41,7 +41,7 @@ import (
 // first. Like Manifests, Complete is pure.
 func Complete(b *Battery, s Site) ([]kube.Object, error) {
 	s.Namespace = NamespaceOf(b.Name)
-	s.Kube, s.Log, s.Ready = nil, nil, nil
+	s.Kube, s.Log, s.Ready, s.Leave = nil, nil, nil, nil
 	var objs []kube.Object
 	if b.Manifests != nil {
 		var err error

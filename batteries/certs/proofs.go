@@ -107,6 +107,10 @@ func (s *space) waitsForUnknownIssuer(ctx context.Context) error {
 // for them once a second.
 const heeded = 5 * time.Second
 
+// seen is how long an API server refuses what [requester] would change, after the
+// definitions are new: it looks for them every five seconds.
+const seen = 5 * time.Second
+
 // soon tries what must be refused until it is or ctx ends, and returns nil when it
 // was accepted to the end.
 func soon(ctx context.Context, try func() error) error {
@@ -175,14 +179,20 @@ func proveRefused(ctx context.Context, s battery.Site) error {
 // that one writes into it, and cannot be changed afterwards.
 func (s *space) keepsRequester(ctx context.Context) error {
 	requests := s.certs.CertmanagerV1().CertificateRequests(s.name)
-	made, err := requests.Create(ctx, &cmapi.CertificateRequest{
+	var made *cmapi.CertificateRequest
+	forged := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{Name: "forged"},
 		Spec: cmapi.CertificateRequestSpec{
 			// Nobody is there to sign it.
 			IssuerRef: cmmeta.IssuerReference{Name: "nobody", Kind: "Issuer", Group: group},
 			Request:   []byte("forged"), Username: "system:admin-by-my-own-word", Groups: []string{"system:masters"},
 		},
-	}, metav1.CreateOptions{})
+	}
+	var err error
+	_ = wait.PollUntilContextTimeout(ctx, time.Second, 2*seen, true, func(ctx context.Context) (bool, error) {
+		made, err = requests.Create(ctx, forged, metav1.CreateOptions{})
+		return !apierrors.IsServiceUnavailable(err), nil
+	})
 	if err != nil {
 		return fmt.Errorf("make a certificate request: %w", err)
 	}

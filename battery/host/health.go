@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/emerald-platform/emerald/battery"
 )
 
 // health is what the health port says: alive always, ready from when every
@@ -24,7 +26,8 @@ import (
 // requests away as long as there is any other endpoint; where there is none,
 // kube-proxy and the gateway send them to one that terminates and still serves
 // (KEP-1669). Serving is what readiness says: taking it back would leave a
-// battery with one copy without an endpoint until its successor is ready.
+// battery with one copy without an endpoint until its successor is ready. A
+// battery that knows better takes it back itself; see [battery.Site.Leave].
 type health struct {
 	mu      sync.Mutex
 	waiting map[string]bool
@@ -33,7 +36,7 @@ type health struct {
 
 func newHealth() *health { return &health{waiting: map[string]bool{}} }
 
-// expect makes readiness wait for a battery.
+// expect makes readiness wait for a battery, also for one that was ready.
 func (h *health) expect(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -50,6 +53,12 @@ func (h *health) ready(name string) {
 	if fresh && changed != nil {
 		changed(name)
 	}
+}
+
+// give makes the battery's word count here.
+func (h *health) give(site *battery.Site, name string) {
+	site.Ready = func() { h.ready(name) }
+	site.Leave = func() { h.expect(name) }
 }
 
 // missing returns why the workload is not ready, "" when it is.

@@ -139,7 +139,7 @@ func find(all []battery.Battery, name string) (*battery.Battery, error) {
 	return nil, fmt.Errorf("there is nothing to run called %q: there are %s", name, strings.Join(Names(all), ", "))
 }
 
-// siteOf returns what the battery is told, but Ready.
+// siteOf returns what the battery is told, but Ready and Leave.
 func siteOf(b *battery.Battery, s battery.SiteSettings, config []byte, kube *rest.Config, log *slog.Logger) (battery.Site, error) {
 	decoded, err := battery.DecodeConfig(b, config)
 	if err != nil {
@@ -166,7 +166,7 @@ func runOwn(ctx context.Context, o Options, s battery.SiteSettings, h *health) e
 		return err
 	}
 	h.expect(b.Name)
-	site.Ready = func() { h.ready(b.Name) }
+	h.give(&site, b.Name)
 	return runBattery(ctx, b, site)
 }
 

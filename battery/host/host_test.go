@@ -107,11 +107,11 @@ func TestLifeOfABattery(t *testing.T) {
 		Domain: "example.org", Namespace: "emerald-demo", Image: "i", Replicas: 2, ClusterDomain: "cluster.local",
 		DNSAddress: "10.43.0.10", RegistryAddress: "10.43.0.11", DataDir: "/d", Config: config{Zones: []string{"b"}},
 	}
-	if s.Kube == nil || s.Log == nil || s.Ready == nil {
-		t.Errorf("Kube %v, Log %v, Ready: one of them is nil", s.Kube, s.Log)
+	if s.Kube == nil || s.Log == nil || s.Ready == nil || s.Leave == nil {
+		t.Errorf("Kube %v, Log %v, Ready, Leave: one of them is nil", s.Kube, s.Log)
 	}
 	got := s
-	got.Kube, got.Log, got.Ready = nil, nil, nil
+	got.Kube, got.Log, got.Ready, got.Leave = nil, nil, nil, nil
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("site (-want +got):\n%s", diff)
 	}
@@ -135,6 +135,10 @@ func TestLifeOfABattery(t *testing.T) {
 	<-told
 	if got := p.get("/readyz"); got != "200 ok" {
 		t.Errorf("/readyz = %q while the battery finishes: nobody would ask it though there may be no other", got)
+	}
+	s.Leave()
+	if got := p.get("/readyz"); got != "503 not ready yet: demo" {
+		t.Errorf("/readyz = %q after the battery took it back", got)
 	}
 	close(finish)
 	if err := p.wait(); err != nil {

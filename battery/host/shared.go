@@ -101,7 +101,7 @@ func runAll(ctx context.Context, o Options, s battery.SiteSettings, names []stri
 		if err != nil {
 			return err
 		}
-		site.Ready = func() { h.ready(name) }
+		h.give(&site, name)
 		g.Go(func() error {
 			if !starts.wait(ctx, name) {
 				return nil

@@ -31,16 +31,21 @@ func TestHandover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clients := map[string]func(context.Context) error{
-		"dns":     lookup(m, service.Spec.ClusterIP),
-		"gateway": visit(m.Browser()),
-	}
-	for battery, ask := range clients {
-		namespace := "emerald-" + battery
+	for _, c := range []struct {
+		battery, how string
+		ask          func(context.Context) error
+	}{
+		{"dns", "each question from a port of its own", lookup(m, service.Spec.ClusterIP, false)},
+		// A machine leads what comes from one port to one pod for as long as
+		// that pod serves, though there is another.
+		{"dns", "all questions from one port", lookup(m, service.Spec.ClusterIP, true)},
+		{"gateway", "each request on a connection of its own", visit(m.Browser())},
+	} {
+		battery, namespace, ask := c.battery, "emerald-"+c.battery, c.ask
 		rollout := func(t *testing.T) {
 			m.Emerald("kubectl", "rollout", "status", "-n", namespace, "deployment/"+battery, "--timeout=60s")
 		}
-		t.Run("a new version of "+battery, func(t *testing.T) {
+		t.Run("a new version of "+battery+", "+c.how, func(t *testing.T) {
 			whileAsking(t, ask, func() {
 				m.Emerald("kubectl", "rollout", "restart", "-n", namespace, "deployment/"+battery)
 				rollout(t)
@@ -49,7 +54,7 @@ func TestHandover(t *testing.T) {
 		})
 		// Nobody waits for a successor here: the one that leaves goes on
 		// answering until there is one.
-		t.Run("the pod of "+battery+" is deleted", func(t *testing.T) {
+		t.Run("the pod of "+battery+" is deleted, "+c.how, func(t *testing.T) {
 			whileAsking(t, ask, func() {
 				m.Emerald("kubectl", "delete", "pod", "-n", namespace, "-l", "app.kubernetes.io/name="+battery)
 				rollout(t)
@@ -76,8 +81,8 @@ func gone(t *testing.T, m *fixture.Machine, namespace string) {
 	})
 }
 
-// whileAsking calls change while a client asks all the time, each time on a
-// connection of its own, and fails the test for every answer that is missing.
+// whileAsking calls change while a client asks all the time, and fails the test
+// for every answer that is missing.
 func whileAsking(t *testing.T, ask func(context.Context) error, change func()) {
 	t.Helper()
 	if err := ask(t.Context()); err != nil {
@@ -115,16 +120,25 @@ func whileAsking(t *testing.T, ask func(context.Context) error, change func()) {
 	t.Logf("%d questions, %d without an answer", asked, failed)
 }
 
-// lookup asks the cluster's DNS once, over UDP.
-func lookup(m *fixture.Machine, server string) func(context.Context) error {
+// lookup asks the cluster's DNS once, over UDP: each time from a port of its own,
+// or always from the same one.
+func lookup(m *fixture.Machine, server string, onePort bool) func(context.Context) error {
+	var kept net.Conn
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, deadline)
 		defer cancel()
-		conn, err := m.Dial(ctx, "udp", net.JoinHostPort(server, "53"))
-		if err != nil {
-			return err
+		conn := kept
+		if conn == nil {
+			var err error
+			if conn, err = m.Dial(ctx, "udp", net.JoinHostPort(server, "53")); err != nil {
+				return err
+			}
 		}
-		defer conn.Close()
+		if onePort {
+			kept = conn
+		} else {
+			defer conn.Close()
+		}
 		question := new(mdns.Msg).SetQuestion("kubernetes.default.svc.cluster.local.", mdns.TypeA)
 		answer, _, err := (&mdns.Client{Timeout: deadline}).ExchangeWithConnContext(ctx, question, &mdns.Conn{Conn: conn})
 		if err != nil {
