@@ -25,6 +25,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/emerald-platform/emerald/kit/netdump"
 	"github.com/emerald-platform/emerald/platform/cgroup"
@@ -131,7 +132,8 @@ func disconnect(ctx context.Context, o Options) error {
 	links, err := ownLinks()
 	errs = append(errs, err)
 	for _, l := range links {
-		if err := netlink.LinkDel(l); err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) {
+		// One may go by itself meanwhile, with its pod's network namespace.
+		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("remove link %s: %w", l.Attrs().Name, err))
 		}
 	}
