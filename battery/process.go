@@ -3,6 +3,7 @@ package battery
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,6 +14,14 @@ import (
 // ReadyPort is where the process of every battery reports its health over
 // HTTP: /livez, /readyz and /metrics.
 const ReadyPort = 9090
+
+// The readiness probe asks every so many seconds, and believes a process that is
+// not ready after so many answers.
+const readyPeriod, readyFailures = 1, 3
+
+// LeaveTime is how long a process can still be asked after [Site.Leave]: its probe
+// must notice, and then the machines' kube-proxy, which looks once a second.
+const LeaveTime = (readyPeriod*readyFailures + 3) * time.Second
 
 // process is what a pod of the platform runs: one battery, or a shared workload.
 type process struct {
@@ -76,7 +85,7 @@ func (w process) completeContainer(c *corev1.Container) {
 	}
 	addMount(c, corev1.VolumeMount{Name: "site", MountPath: "/etc/emerald", ReadOnly: true})
 	addMount(c, corev1.VolumeMount{Name: "tmp", MountPath: "/tmp"})
-	setDefault(&c.ReadinessProbe, probe("/readyz", 1, 3))
+	setDefault(&c.ReadinessProbe, probe("/readyz", readyPeriod, readyFailures))
 	setDefault(&c.LivenessProbe, probe("/livez", 10, 6))
 	setDefault(&c.StartupProbe, probe(w.startup, 1, 120))
 	if c.Resources.Requests == nil {

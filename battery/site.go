@@ -61,8 +61,9 @@ type Site struct {
 	Ready func()
 
 	// Leave is called by Run, at most once and after its context has ended, by
-	// a battery that must not be asked any more before it stops asking: the
-	// workload's probe takes its readiness back. Most need not: a pod that is
+	// a battery that must not be asked any more before it stops answering: the
+	// workload's probe takes its readiness back, which everybody knows after
+	// [LeaveTime]. Most need not: a pod that is
 	// told to go gets no new connections as soon as there is another. Never nil
 	// in Run, nil elsewhere.
 	Leave func()

@@ -214,8 +214,12 @@ func (s *space) follow(ctx context.Context, secret string, current *atomic.Point
 	}
 }
 
+// handshakeMax bounds one handshake.
+const handshakeMax = 10 * time.Second
+
 // renewsUnderLoad shakes hands with a server again and again until it shows
-// another certificate than at first. Every handshake must succeed.
+// another certificate than at first. Every handshake must succeed. One that was
+// begun may end after the context: cut off, it would look like a failed one.
 func renewsUnderLoad(ctx context.Context, dial dialer, host string, roots *x509.CertPool) error {
 	first, err := shakeHands(ctx, dial, host, roots)
 	if err != nil {
@@ -223,6 +227,8 @@ func renewsUnderLoad(ctx context.Context, dial dialer, host string, roots *x509.
 	}
 	count := 0
 	err = wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handshakeMax)
+		defer cancel()
 		leaf, err := shakeHands(ctx, dial, host, roots)
 		if err != nil {
 			return false, fmt.Errorf("handshake %d with %q: %w", count+1, host, err)

@@ -188,8 +188,8 @@ func (s *space) keepsRequester(ctx context.Context) error {
 			Request:   []byte("forged"), Username: "system:admin-by-my-own-word", Groups: []string{"system:masters"},
 		},
 	}
-	// Until then it is refused, also by the policy that is sooner known than the
-	// one that makes it right.
+	// While the definitions are new it is refused, also by the policy that is
+	// sooner known than the one that makes it right.
 	var err error
 	_ = wait.PollUntilContextTimeout(ctx, time.Second, 2*seen, true, func(ctx context.Context) (bool, error) {
 		made, err = requests.Create(ctx, forged, metav1.CreateOptions{})

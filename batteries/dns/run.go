@@ -44,13 +44,6 @@ const (
 	drainMax = 10 * time.Second
 )
 
-// farewell is how long a server answers after it took its readiness back: three
-// probes, a second apart, notice it, and then the machines' kube-proxy, which
-// looks once a second. Until then a question can still come here, though nobody
-// has for a while: what is sent from one port goes to one server for as long as
-// that one serves, and ports are used again.
-const farewell = 6 * time.Second
-
 // beginTimeout bounds the wait for a server that was started to serve.
 const beginTimeout = 5 * time.Second
 
@@ -179,8 +172,11 @@ func (s *server) input() caddy.Input {
 func (s *server) stop(instance *caddy.Instance) error {
 	if s.drain {
 		awaitQuiet()
+		// A question can still come, though none has for a while: what is sent
+		// from one port goes to one server for as long as that one serves, and
+		// ports are used again.
 		s.site.Leave()
-		<-time.After(farewell)
+		<-time.After(battery.LeaveTime)
 	}
 	err := instance.Stop()
 	err = errors.Join(append(instance.ShutdownCallbacks(), err)...)

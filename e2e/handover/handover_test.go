@@ -31,14 +31,27 @@ func TestHandover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := net.JoinHostPort(service.Spec.ClusterIP, "53")
+	kept, err := m.Dial(t.Context(), "udp", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
 	for _, c := range []struct {
 		battery, how string
 		ask          func(context.Context) error
 	}{
-		{"dns", "each question from a port of its own", lookup(m, service.Spec.ClusterIP, false)},
+		{"dns", "each question from a port of its own", func(ctx context.Context) error {
+			conn, err := m.Dial(ctx, "udp", server)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			return lookup(ctx, conn)
+		}},
 		// A machine leads what comes from one port to one pod for as long as
 		// that pod serves, though there is another.
-		{"dns", "all questions from one port", lookup(m, service.Spec.ClusterIP, true)},
+		{"dns", "all questions from one port", func(ctx context.Context) error { return lookup(ctx, kept) }},
 		{"gateway", "each request on a connection of its own", visit(m.Browser())},
 	} {
 		battery, namespace, ask := c.battery, "emerald-"+c.battery, c.ask
@@ -120,35 +133,19 @@ func whileAsking(t *testing.T, ask func(context.Context) error, change func()) {
 	t.Logf("%d questions, %d without an answer", asked, failed)
 }
 
-// lookup asks the cluster's DNS once, over UDP: each time from a port of its own,
-// or always from the same one.
-func lookup(m *fixture.Machine, server string, onePort bool) func(context.Context) error {
-	var kept net.Conn
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, deadline)
-		defer cancel()
-		conn := kept
-		if conn == nil {
-			var err error
-			if conn, err = m.Dial(ctx, "udp", net.JoinHostPort(server, "53")); err != nil {
-				return err
-			}
-		}
-		if onePort {
-			kept = conn
-		} else {
-			defer conn.Close()
-		}
-		question := new(mdns.Msg).SetQuestion("kubernetes.default.svc.cluster.local.", mdns.TypeA)
-		answer, _, err := (&mdns.Client{Timeout: deadline}).ExchangeWithConnContext(ctx, question, &mdns.Conn{Conn: conn})
-		if err != nil {
-			return err
-		}
-		if answer.Rcode != mdns.RcodeSuccess || len(answer.Answer) == 0 {
-			return fmt.Errorf("%s, %d answers", mdns.RcodeToString[answer.Rcode], len(answer.Answer))
-		}
-		return nil
+// lookup asks the cluster's DNS once, over a connection of UDP.
+func lookup(ctx context.Context, conn net.Conn) error {
+	question := new(mdns.Msg).SetQuestion("kubernetes.default.svc.cluster.local.", mdns.TypeA)
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	answer, _, err := (&mdns.Client{Timeout: deadline}).ExchangeWithConnContext(ctx, question, &mdns.Conn{Conn: conn})
+	if err != nil {
+		return err
 	}
+	if answer.Rcode != mdns.RcodeSuccess || len(answer.Answer) == 0 {
+		return fmt.Errorf("%s, %d answers", mdns.RcodeToString[answer.Rcode], len(answer.Answer))
+	}
+	return nil
 }
 
 // visit sends one request through the gateway to the registry.
