@@ -15,11 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/emerald-platform/emerald/api/v1alpha1"
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 	"github.com/emerald-platform/emerald/kit/reach"
 )
 
@@ -96,10 +96,9 @@ var errRefused = errors.New("the cluster refuses it")
 func (s *stage) until(ctx context.Context, app *v1alpha1.App, reached func(*v1alpha1.App) bool) error {
 	key, last := client.ObjectKeyFromObject(app), "no state yet"
 	var refused time.Time
-	err := wait.PollUntilContextTimeout(ctx, proofPause, proofLimit, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, proofPause, proofLimit, func(ctx context.Context) (bool, error) {
 		now := &v1alpha1.App{}
 		if err := s.api.Get(ctx, key, now); err != nil {
-			last = err.Error()
 			return false, client.IgnoreNotFound(err)
 		}
 		if c := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionReady); c != nil {
@@ -252,7 +251,7 @@ func (s *stage) update(ctx context.Context, app *v1alpha1.App) error {
 
 // untilOnePod waits until the copies of the former version are gone.
 func (s *stage) untilOnePod(ctx context.Context, app *v1alpha1.App) error {
-	err := wait.PollUntilContextTimeout(ctx, proofPause, proofLimit, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, proofPause, proofLimit, func(ctx context.Context) (bool, error) {
 		var pods corev1.PodList
 		err := s.api.List(ctx, &pods, client.InNamespace(s.namespace), client.MatchingLabels{v1alpha1.LabelApp: app.Name})
 		return len(pods.Items) == 1, err

@@ -13,11 +13,11 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emerald-platform/emerald/batteries/build/client"
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 	"github.com/emerald-platform/emerald/kit/reach"
 )
 
@@ -155,7 +155,7 @@ func withProject(ctx context.Context, s battery.Site, dockerfile string, f func(
 		err = errors.Join(err, api.CoreV1().Namespaces().Delete(clean, p.namespace, metav1.DeleteOptions{}))
 	}()
 	// The account whose rights a push has appears a moment after its namespace.
-	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+	if err := poll.Until(ctx, 50*time.Millisecond, time.Minute, func(ctx context.Context) (bool, error) {
 		_, err := api.CoreV1().ServiceAccounts(p.namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err == nil, nil
 	}); err != nil {

@@ -16,12 +16,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwclient "sigs.k8s.io/gateway-api/pkg/client/clientset/versioned"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 	"github.com/emerald-platform/emerald/kit/reach"
 )
 
@@ -98,9 +98,12 @@ func (s *space) listener(ctx context.Context, roots *x509.CertPool) (dialer, err
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return route.Dial(ctx, "tcp", s.host()+":443") }
 	var last error
-	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		_, last = shakeHands(ctx, dial, s.host(), roots)
-		return last == nil, nil
+	err = poll.Until(ctx, 100*time.Millisecond, patience, func(ctx context.Context) (bool, error) {
+		_, err := shakeHands(ctx, dial, s.host(), roots)
+		if !poll.Over(ctx) {
+			last = err
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("wait for the gateway to serve %q with its certificate: %w", s.host(), errors.Join(err, last))
@@ -214,21 +217,15 @@ func (s *space) follow(ctx context.Context, secret string, current *atomic.Point
 	}
 }
 
-// handshakeMax bounds one handshake.
-const handshakeMax = 10 * time.Second
-
 // renewsUnderLoad shakes hands with a server again and again until it shows
-// another certificate than at first. Every handshake must succeed. One that was
-// begun may end after the context: cut off, it would look like a failed one.
+// another certificate than at first. Every handshake must succeed.
 func renewsUnderLoad(ctx context.Context, dial dialer, host string, roots *x509.CertPool) error {
 	first, err := shakeHands(ctx, dial, host, roots)
 	if err != nil {
 		return err
 	}
 	count := 0
-	err = wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handshakeMax)
-		defer cancel()
+	err = poll.Until(ctx, 20*time.Millisecond, time.Minute, func(ctx context.Context) (bool, error) {
 		leaf, err := shakeHands(ctx, dial, host, roots)
 		if err != nil {
 			return false, fmt.Errorf("handshake %d with %q: %w", count+1, host, err)

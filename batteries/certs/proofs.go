@@ -14,9 +14,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 )
 
 var proofs = []battery.Proof{{
@@ -77,7 +77,7 @@ func (s *space) waitsForUnknownIssuer(ctx context.Context) error {
 	if err := s.request(ctx, c); err != nil {
 		return err
 	}
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 50*time.Millisecond, patience, func(ctx context.Context) (bool, error) {
 		requests, err := s.certs.CertmanagerV1().CertificateRequests(s.name).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return false, err
@@ -191,7 +191,7 @@ func (s *space) keepsRequester(ctx context.Context) error {
 	// While the definitions are new it is refused, also by the policy that is
 	// sooner known than the one that makes it right.
 	var err error
-	_ = wait.PollUntilContextTimeout(ctx, time.Second, 2*seen, true, func(ctx context.Context) (bool, error) {
+	_ = poll.Until(ctx, time.Second, 2*seen, func(ctx context.Context) (bool, error) {
 		made, err = requests.Create(ctx, forged, metav1.CreateOptions{})
 		return err == nil, nil
 	})

@@ -13,10 +13,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 )
 
 // space is a namespace of its own in which a proof works as a user would.
@@ -85,7 +85,7 @@ func (s *space) request(ctx context.Context, c *cmapi.Certificate) error {
 // keyPair waits until a Secret holds a key pair and returns it.
 func (s *space) keyPair(ctx context.Context, secret string, patience time.Duration) (tls.Certificate, error) {
 	var pair tls.Certificate
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 50*time.Millisecond, patience, func(ctx context.Context) (bool, error) {
 		got, err := s.kube.CoreV1().Secrets(s.name).Get(ctx, secret, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, nil

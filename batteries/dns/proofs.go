@@ -13,10 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 )
 
 var proofs = []battery.Proof{{
@@ -255,13 +255,13 @@ func (w *witness) denies(ctx context.Context, q Question) error {
 func (w *witness) settles(ctx context.Context, q Question, want string, good func(Answer) bool) error {
 	var got Answer
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, settleTime, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 50*time.Millisecond, settleTime, func(ctx context.Context) (bool, error) {
 		a, err := w.lookup(ctx, q)
 		switch {
 		case err == nil:
 			got, last = a, nil
 			return good(a), nil
-		case ctx.Err() == nil:
+		case !poll.Over(ctx):
 			last = err
 		case last == nil && got.Code == "":
 			last = fmt.Errorf("no answer within %s", settleTime)

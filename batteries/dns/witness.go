@@ -10,10 +10,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 )
 
 // witnessPort is where the witness answers questions over HTTP.
@@ -104,7 +104,7 @@ func witnessPod(image string, policy corev1.DNSPolicy) *corev1.Pod {
 // ready waits until the witness listens.
 func (w *witness) ready(ctx context.Context) error {
 	state := "not seen yet"
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 100*time.Millisecond, time.Minute, func(ctx context.Context) (bool, error) {
 		pod, err := w.client.CoreV1().Pods(w.namespace).Get(ctx, "witness", metav1.GetOptions{})
 		if err != nil {
 			return false, err

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/emerald-platform/emerald/battery"
 	"github.com/emerald-platform/emerald/kit/echo"
+	"github.com/emerald-platform/emerald/kit/poll"
 )
 
 var proofs = []battery.Proof{{
@@ -134,7 +134,7 @@ func proveChange(ctx context.Context, s battery.Site) error {
 				if err := sc.route(loadCtx, rulePrefix("/", to(name, "", 1))); err != nil {
 					return err
 				}
-				err := wait.PollUntilContextTimeout(loadCtx, 20*time.Millisecond, 5*time.Second, true, func(ctx context.Context) (bool, error) {
+				err := poll.Until(loadCtx, 20*time.Millisecond, 5*time.Second, func(ctx context.Context) (bool, error) {
 					a, err := sc.get(ctx, sc.host, "/", "")
 					return a.Name == name, err
 				})
@@ -197,7 +197,7 @@ func (sc *scene) fetch(ctx context.Context, host, path, header string) (int, []b
 // answers waits until a path is served: a pod is ready a moment before its
 // Service knows.
 func (sc *scene) answers(ctx context.Context, path string) error {
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 15*time.Second, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 50*time.Millisecond, 15*time.Second, func(ctx context.Context) (bool, error) {
 		status, _, err := sc.fetch(ctx, sc.host, path, "")
 		return status == http.StatusOK, err
 	})
@@ -219,7 +219,7 @@ func (sc *scene) refuses(ctx context.Context, host, path string, want int) error
 // says waits until the route's status has a condition.
 func (sc *scene) says(ctx context.Context, kind gatewayv1.RouteConditionType, status metav1.ConditionStatus, reason string) error {
 	found := "nothing"
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 15*time.Second, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 50*time.Millisecond, 15*time.Second, func(ctx context.Context) (bool, error) {
 		var r gatewayv1.HTTPRoute
 		if err := sc.client.Get(ctx, client.ObjectKey{Namespace: sc.namespace, Name: routeName}, &r); err != nil {
 			return false, err

@@ -10,12 +10,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/emerald-platform/emerald/batteries/gateway/internal/control"
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 	"github.com/emerald-platform/emerald/kit/reach"
 )
 
@@ -135,7 +135,7 @@ func (sc *scene) backend(ctx context.Context, image, name string) error {
 // ready waits until a backend's pod is ready.
 func (sc *scene) ready(ctx context.Context, name string) error {
 	state := "not seen yet"
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 100*time.Millisecond, time.Minute, func(ctx context.Context) (bool, error) {
 		var pod corev1.Pod
 		if err := sc.client.Get(ctx, client.ObjectKey{Namespace: sc.namespace, Name: name}, &pod); err != nil {
 			return false, err

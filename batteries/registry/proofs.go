@@ -15,11 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emerald-platform/emerald/batteries/registry/client"
 	"github.com/emerald-platform/emerald/battery"
+	"github.com/emerald-platform/emerald/kit/poll"
 )
 
 var proofs = []battery.Proof{
@@ -98,7 +98,7 @@ func (p *proof) enter(ctx context.Context) error {
 // made a moment after itself.
 func (p *proof) login(ctx context.Context, ns, audience string) (client.Credentials, error) {
 	var creds client.Credentials
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+	err := poll.Until(ctx, 100*time.Millisecond, 30*time.Second, func(ctx context.Context) (bool, error) {
 		_, err := p.kube.CoreV1().ServiceAccounts(ns).Get(ctx, "default", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, nil
@@ -326,7 +326,7 @@ func (p *proof) pod(ctx context.Context, ns string, done func(*corev1.Pod) (bool
 		return fmt.Errorf("make a pod in %q: %w", ns, err)
 	}
 	var last string
-	err = wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 90*time.Second, true, func(ctx context.Context) (bool, error) {
+	err = poll.Until(ctx, 200*time.Millisecond, 90*time.Second, func(ctx context.Context) (bool, error) {
 		now, err := p.kube.CoreV1().Pods(ns).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
