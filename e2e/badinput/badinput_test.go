@@ -297,7 +297,7 @@ func TestRunning(t *testing.T) {
 	t.Run("power loss", func(t *testing.T) {
 		powerLoss(t, m, up, func() {
 			// Its copies start when the platform's own pods do.
-			m.Eventually("the app serves again", time.Minute, func(ctx context.Context) error { return says(ctx, browser, "first") })
+			m.Eventually("the app serves again", 3*time.Minute, func(ctx context.Context) error { return says(ctx, browser, "first") })
 		})
 	})
 }
@@ -322,7 +322,7 @@ func says(ctx context.Context, browser *http.Client, want string) error {
 
 // waitFor returns once the machine's own commands work.
 func waitFor(m *fixture.Machine, what string) {
-	m.Eventually(what, time.Minute, func(context.Context) error {
+	m.Eventually(what, 3*time.Minute, func(context.Context) error {
 		_, _, err := m.Try("status")
 		return err
 	})

@@ -77,7 +77,7 @@ func powerLoss(t *testing.T, m *fixture.Machine, up []string, serves func()) {
 		}
 	}
 	m.Emerald(up...)
-	m.Eventually("the node is ready", time.Minute, m.NodeReady)
+	m.Eventually("the node is ready", 3*time.Minute, m.NodeReady)
 	serves()
 }
 
